@@ -1,0 +1,15 @@
+//! The pure rules of V-Stack: identities, digests, limits, the manifest, placement and ChunkPaxos.
+//!
+//! Nothing here does I/O, reads a clock or starts a task: facts come in, time and randomness among them, and actions
+//! go out. The same code therefore runs in the roles, the player, the model checker and the simulator.
+
+pub mod ballot;
+pub mod digest;
+pub mod id;
+pub mod keys;
+pub mod limits;
+pub mod manifest;
+pub mod node;
+pub mod paxos;
+pub mod placement;
+pub mod time;
