@@ -1,0 +1,1 @@
+//! A whole cluster on loopback: the supervisor behind `vstack dev`.

@@ -1,0 +1,265 @@
+//! What every role's HTTP shell shares: problem bodies, strict JSON, the host allow-list, request ids, access.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequest, Request};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
+use tracing::{Instrument as _, debug, info_span, warn};
+use uuid::Uuid;
+use vstack_api::wire::REQUEST_ID_HEADER;
+use vstack_api::{ApiError, ErrorCode, Problem};
+use vstack_core::limits::MAX_JSON_BYTES;
+
+/// A handler's refusal. Converts from anything that knows its code.
+#[derive(Debug)]
+pub struct Refusal(pub Problem);
+
+/// What handlers return.
+pub type Answer<T> = Result<T, Refusal>;
+
+/// A refusal with this occurrence's own sentence.
+pub fn refuse(code: ErrorCode, detail: impl Into<String>) -> Refusal {
+    Refusal(Problem::new(code, detail))
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+impl From<ApiError> for Refusal {
+    fn from(error: ApiError) -> Self {
+        Self(error.into_problem())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self.0).unwrap_or_default();
+        let mut response =
+            (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        response.extensions_mut().insert(self.0);
+        response
+    }
+}
+
+/// A JSON body: at most 1 MiB, the right content type, nothing behind it. Errors name the field.
+#[derive(Debug)]
+pub struct StrictJson<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for StrictJson<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let is_json = request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(is_json_type);
+        if !is_json {
+            return Err(refuse(
+                ErrorCode::UnsupportedMediaType,
+                "send the body as application/json",
+            ));
+        }
+        let body =
+            Bytes::from_request(request, state)
+                .await
+                .map_err(|rejection| match rejection.status() {
+                    StatusCode::PAYLOAD_TOO_LARGE => refuse(
+                        ErrorCode::TooLarge,
+                        format!("a JSON body has at most {MAX_JSON_BYTES} bytes"),
+                    ),
+                    _ => refuse(ErrorCode::BadRequest, "the body broke off"),
+                })?;
+        parse_json(&body).map(Self)
+    }
+}
+
+fn is_json_type(value: &HeaderValue) -> bool {
+    let essence = value
+        .to_str()
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json")
+}
+
+/// Parses a JSON body: 400 with the position when it is no JSON, 422 with the reason when a field does not fit.
+///
+/// # Errors
+/// As said.
+pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
+    serde_json::from_slice(body).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => refuse(ErrorCode::InvalidField, error.to_string()),
+        _ => refuse(ErrorCode::BadRequest, format!("the body is no JSON: {error}")),
+    })
+}
+
+/// Who calls. In open mode, which needs every listener on loopback, everybody is `Anyone`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    Anyone,
+}
+
+/// What a route lets its caller do; one answer for all routes of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    Write,
+    Operate,
+}
+
+/// The one place that says yes or no. In open mode it says yes; tokens and signed addresses come in through here.
+///
+/// # Errors
+/// The caller may not do this.
+pub fn authorize(access: Access, caller: Caller) -> Answer<()> {
+    match (access, caller) {
+        (Access::Read | Access::Write | Access::Operate, Caller::Anyone) => Ok(()),
+    }
+}
+
+/// Wraps a role's routes: host allow-list, one access check, request ids and a log line for each failed request.
+/// Bodies are limited to [`MAX_JSON_BYTES`]; a route that streams lifts that for itself.
+pub fn shell(app: Router) -> Router {
+    app.fallback(|| async { refuse(ErrorCode::NotFound, "no such address") })
+        .method_not_allowed_fallback(|| async { refuse(ErrorCode::MethodNotAllowed, "no such method here") })
+        .layer(DefaultBodyLimit::max(MAX_JSON_BYTES))
+        .layer(middleware::from_fn(guard))
+        .layer(middleware::from_fn(identify))
+}
+
+async fn guard(request: Request, next: Next) -> Response {
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    if !host.is_none_or(is_local_host) {
+        return refuse(
+            ErrorCode::MisdirectedHost,
+            "this cluster answers on loopback only",
+        )
+        .into_response();
+    }
+    let access = match *request.method() {
+        axum::http::Method::GET | axum::http::Method::HEAD => Access::Read,
+        _ => Access::Write,
+    };
+    match authorize(access, Caller::Anyone) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// A name that can only mean this machine: what a page from elsewhere, rebound to 127.0.0.1, does not send.
+fn is_local_host(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(is_loopback)
+}
+
+const fn is_loopback(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_loopback(),
+        IpAddr::V6(v6) => v6.is_loopback(),
+    }
+}
+
+/// Whether every listener is on loopback, which open access needs.
+#[must_use]
+pub fn may_be_open(listener: IpAddr) -> bool {
+    is_loopback(listener) && listener != IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+}
+
+async fn identify(request: Request, next: Next) -> Response {
+    let given = request
+        .headers()
+        .get(REQUEST_ID_HEADER)
+        .and_then(|id| id.to_str().ok());
+    let id = given
+        .filter(|id| is_plain_id(id))
+        .map_or_else(|| Uuid::new_v4().simple().to_string(), str::to_owned);
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let span = info_span!("request", id = %id, %method, path = %path);
+    let mut response = next.run(request).instrument(span.clone()).await;
+    if let Some(mut problem) = response.extensions_mut().remove::<Problem>() {
+        span.in_scope(|| note_problem(&problem));
+        problem.request_id.clone_from(&id);
+        let headers = std::mem::take(response.headers_mut());
+        response = Refusal(problem).into_response();
+        for (name, value) in &headers {
+            if name != header::CONTENT_LENGTH {
+                response.headers_mut().insert(name, value.clone());
+            }
+        }
+    }
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID_HEADER, value);
+    }
+    response.headers_mut().insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+/// Ours to mend: a warning. The caller's: worth a line only when looking for it.
+fn note_problem(problem: &Problem) {
+    if problem.status >= 500 {
+        warn!(code = %problem.code, detail = %problem.detail, "request failed");
+    } else {
+        debug!(code = %problem.code, detail = %problem.detail, "request refused");
+    }
+}
+
+/// A caller's request id is passed on when it cannot break a log line.
+fn is_plain_id(id: &str) -> bool {
+    (1..=64).contains(&id.len())
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_pass_the_host_check() {
+        for host in ["127.0.0.1:80", "localhost", "LOCALHOST:1", "[::1]:9", "127.9.9.9"] {
+            assert!(is_local_host(host), "{host} was refused");
+        }
+        for host in [
+            "evil.example",
+            "127.0.0.1.evil.example",
+            "192.168.0.1",
+            "[::2]",
+            "",
+        ] {
+            assert!(!is_local_host(host), "{host} was let in");
+        }
+    }
+
+    #[test]
+    fn json_errors_tell_bad_text_from_a_bad_field() {
+        let code =
+            |body: &[u8]| parse_json::<vstack_api::wire::CreateVideo>(body).map_err(|refusal| refusal.0.code);
+        assert_eq!(code(b"{\"title\":\"a\",").unwrap_err(), ErrorCode::BadRequest);
+        assert_eq!(code(b"{\"title\":\"a\"} x").unwrap_err(), ErrorCode::BadRequest);
+        assert_eq!(code(b"{\"title\":1}").unwrap_err(), ErrorCode::InvalidField);
+        assert_eq!(
+            code(b"{\"title\":\"a\",\"tittle\":1}").unwrap_err(),
+            ErrorCode::InvalidField
+        );
+    }
+}

@@ -1,0 +1,13 @@
+//! The server roles as libraries: storage, metadata, uploader, and the development cluster.
+//!
+//! Each role is a thin HTTP shell (axum) around a crate that knows nothing of HTTP: `vstack-store`, `vstack-meta`,
+//! `vstack-media`. A role is started with [`Running`] as the result: it listens, says where, and drains when stopped.
+
+pub mod dev;
+pub mod http;
+pub mod metadata;
+pub mod role;
+pub mod storage;
+pub mod uploader;
+
+pub use role::{Running, StartError};

@@ -1,0 +1,132 @@
+//! What all roles share: how one starts, says where it listens, and stops.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use vstack_core::id::NodeId;
+
+/// Open requests get this long to end after a stop was asked for; then their connections are closed.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why a role could not start. The process ends with exit code 3.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {address}: {cause}{holder}")]
+    Listen {
+        address: SocketAddr,
+        holder: String,
+        cause: io::Error,
+    },
+    #[error("the data folder {path} is in use by process {pid}")]
+    Locked { path: String, pid: String },
+    #[error("cannot open the data folder {path}: {reason}")]
+    Data { path: String, reason: String },
+    #[error("{what} is missing; {remedy}")]
+    Missing { what: String, remedy: String },
+}
+
+/// A role that listens. Dropping it leaves it running; [`Running::stop`] drains and ends it.
+#[derive(Debug)]
+pub struct Running {
+    pub role: &'static str,
+    pub url: String,
+    pub node_id: Option<NodeId>,
+    stop: CancellationToken,
+    server: JoinHandle<()>,
+}
+
+impl Running {
+    /// Serves `app` on `listener` until [`Running::stop`]. `stop` is the token that the role's own background tasks
+    /// watch; it is cancelled first.
+    ///
+    /// # Errors
+    /// The listener has no local address (it was closed).
+    pub fn serve(
+        role: &'static str,
+        node_id: Option<NodeId>,
+        listener: TcpListener,
+        app: Router,
+        stop: CancellationToken,
+    ) -> io::Result<Self> {
+        let url = format!("http://{}", listener.local_addr()?);
+        info!(role, %url, "listening");
+        let stopped = stop.clone();
+        let server = tokio::spawn(async move {
+            let service = app.into_make_service_with_connect_info::<SocketAddr>();
+            let served = axum::serve(listener, service)
+                .with_graceful_shutdown(stopped.cancelled_owned())
+                .await;
+            if let Err(error) = served {
+                warn!(role, %error, "server ended");
+            }
+        });
+        Ok(Self {
+            role,
+            url,
+            node_id,
+            stop,
+            server,
+        })
+    }
+
+    /// Stops accepting, lets open requests end for up to 10 s, and returns when the role is down.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        let abort = self.server.abort_handle();
+        if tokio::time::timeout(DRAIN_LIMIT, self.server).await.is_err() {
+            warn!(
+                role = self.role,
+                "requests still open after the drain limit, closing them"
+            );
+            abort.abort();
+        }
+    }
+}
+
+/// Binds `address` (port 0 picks a free one).
+///
+/// # Errors
+/// [`StartError::Listen`], naming the process that holds the port where the system tells.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|cause| {
+        let holder = match cause.kind() {
+            io::ErrorKind::AddrInUse => port_holder(address.port()).unwrap_or_default(),
+            _ => String::new(),
+        };
+        StartError::Listen {
+            address,
+            holder,
+            cause,
+        }
+    })
+}
+
+/// `; process 1234 (nginx) holds the port`, found by the socket's inode among the open files of all processes.
+fn port_holder(port: u16) -> Option<String> {
+    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
+    let wanted = format!(":{port:04X}");
+    const LISTEN: &str = "0A";
+    let inode = table.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (fields.get(1)?.ends_with(&wanted) && *fields.get(3)? == LISTEN)
+            .then(|| fields.get(9).map(|inode| (*inode).to_owned()))
+    })?;
+    let socket = format!("socket:[{}]", inode?);
+    let pid = std::fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
+        let pid = process.file_name().to_str()?.parse::<u32>().ok()?;
+        let mut files = std::fs::read_dir(process.path().join("fd")).ok()?.flatten();
+        files
+            .any(|file| {
+                std::fs::read_link(file.path()).is_ok_and(|target| target.as_os_str() == socket.as_str())
+            })
+            .then_some(pid)
+    })?;
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Some(format!("; process {pid} ({}) holds the port", name.trim()))
+}
