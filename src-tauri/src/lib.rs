@@ -1,0 +1,5 @@
+//! The desktop player.
+
+#[cfg(test)]
+mod bindings;
+pub mod dto;

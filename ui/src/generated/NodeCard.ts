@@ -1,0 +1,19 @@
+// Made from src-tauri/src/dto.rs by `cargo test -p vstack-player export_bindings`. Not edited by hand.
+import type { NodeStatus } from "./NodeStatus";
+
+/**
+ * A node as the panel shows it.
+ */
+export type NodeCard = { node_id: string,
+/**
+ * `node-1`, counted in the order of the cluster's list.
+ */
+name: string,
+/**
+ * Colour index, 0 to 4.
+ */
+node: number, status: NodeStatus, score: number, latency_ms: number | null, bandwidth_mbps: number | null, success_percent: number, chunks_served: number, note: string | null,
+/**
+ * A whole SVG document, drawn by `vstack-charts`.
+ */
+chart_svg: string, };

@@ -1,0 +1,10 @@
+// Made from src-tauri/src/dto.rs by `cargo test -p vstack-player export_bindings`. Not edited by hand.
+
+/**
+ * A part of the seek bar that one node filled.
+ */
+export type SourceSpan = { start_ms: number, end_ms: number,
+/**
+ * Colour index of the node, 0 to 4.
+ */
+node: number, };

@@ -1,0 +1,22 @@
+// Made from src-tauri/src/dto.rs by `cargo test -p vstack-player export_bindings`. Not edited by hand.
+export type { ClusterPhase } from "./ClusterPhase";
+export type { ClusterState } from "./ClusterState";
+export type { Lane } from "./Lane";
+export type { LaneBar } from "./LaneBar";
+export type { LaneOutcome } from "./LaneOutcome";
+export type { LibraryPage } from "./LibraryPage";
+export type { LibrarySort } from "./LibrarySort";
+export type { LogLine } from "./LogLine";
+export type { NodeCard } from "./NodeCard";
+export type { NodePanel } from "./NodePanel";
+export type { NodeStatus } from "./NodeStatus";
+export type { Playback } from "./Playback";
+export type { PlaybackPhase } from "./PlaybackPhase";
+export type { RedundancyMode } from "./RedundancyMode";
+export type { SourceSpan } from "./SourceSpan";
+export type { UiError } from "./UiError";
+export type { UploadItem } from "./UploadItem";
+export type { UploadPhase } from "./UploadPhase";
+export type { VideoCard } from "./VideoCard";
+export type { VideoRect } from "./VideoRect";
+export type { VideoStatus } from "./VideoStatus";
