@@ -1,0 +1,223 @@
+//! The client of the metadata role.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use vstack_core::id::{NodeId, VideoId};
+use vstack_core::manifest::Manifest;
+
+use super::CALL_TIMEOUT;
+use crate::client::{ApiError, Endpoint, with_json};
+use crate::transport::{Method, Transport};
+use crate::wire::{
+    CommitBatch, CommitBatchAnswer, CreateVideo, CreatedVideo, Finalize, Heartbeat, NodeEntry, OpenBatch,
+    OpenBatchAnswer, PatchVideo, UploaderHeartbeat, VideoEntry, VideoPage, VideoQuery,
+};
+
+/// The metadata role.
+#[derive(Debug, Clone)]
+pub struct MetadataClient(pub Endpoint);
+
+impl MetadataClient {
+    /// The metadata role at `base_url`, over HTTP.
+    #[must_use]
+    pub fn new(base_url: &str) -> Self {
+        Self(Endpoint::new(base_url))
+    }
+
+    /// The same over shared connections.
+    #[must_use]
+    pub fn with_transport(base_url: &str, transport: Arc<dyn Transport>) -> Self {
+        Self(Endpoint::with_transport(base_url, transport))
+    }
+
+    /// # Errors
+    /// As all calls here: the role refused or did not answer.
+    pub async fn create_video(&self, title: &str, duration_sec: f64) -> Result<CreatedVideo, ApiError> {
+        let body = CreateVideo {
+            title: title.to_owned(),
+            duration_sec,
+        };
+        self.0.post("/video", &body, CALL_TIMEOUT).await
+    }
+
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn manifest(&self, video: VideoId) -> Result<Manifest, ApiError> {
+        self.get(&format!("/manifest/{video}")).await
+    }
+
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn video(&self, video: VideoId) -> Result<VideoEntry, ApiError> {
+        self.get(&format!("/video/{video}")).await
+    }
+
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn videos(&self, query: &VideoQuery) -> Result<VideoPage, ApiError> {
+        self.get(&format!("/video?{}", query_text(query))).await
+    }
+
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn rename_video(&self, video: VideoId, title: &str) -> Result<VideoEntry, ApiError> {
+        let request = self.0.request(Method::PATCH, &format!("/video/{video}"));
+        self.0
+            .json(
+                with_json(
+                    request,
+                    &PatchVideo {
+                        title: title.to_owned(),
+                    },
+                ),
+                CALL_TIMEOUT,
+            )
+            .await
+    }
+
+    /// Deletes a video. On return no new reader finds it; its bytes are collected later.
+    ///
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn delete_video(&self, video: VideoId) -> Result<(), ApiError> {
+        let request = self.0.request(Method::DELETE, &format!("/video/{video}"));
+        self.0.send(request, CALL_TIMEOUT).await.map(drop)
+    }
+
+    /// Counts a view; called once a session has played 10 s.
+    ///
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn record_view(&self, video: VideoId) -> Result<(), ApiError> {
+        self.act(&format!("/video/{video}/view")).await
+    }
+
+    /// Removes what a failed upload left behind.
+    ///
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn abort_video(&self, video: VideoId) -> Result<(), ApiError> {
+        self.act(&format!("/video/{video}/abort")).await
+    }
+
+    /// # Errors
+    /// The role refused (chunks are missing, say) or did not answer.
+    pub async fn finalize(&self, video: VideoId, body: &Finalize) -> Result<VideoEntry, ApiError> {
+        self.0
+            .post(&format!("/video/{video}/finalize"), body, CALL_TIMEOUT)
+            .await
+    }
+
+    /// Opens a ballot for each chunk.
+    ///
+    /// # Errors
+    /// The role refused the whole batch or did not answer.
+    pub async fn open(&self, batch: &OpenBatch) -> Result<OpenBatchAnswer, ApiError> {
+        self.0.post("/consensus/open", batch, CALL_TIMEOUT).await
+    }
+
+    /// Commits placements. Each one that is answered as committed is durable.
+    ///
+    /// # Errors
+    /// The role refused the whole batch or did not answer: then the outcome is unknown, and the same may be repeated.
+    pub async fn commit(&self, batch: &CommitBatch) -> Result<CommitBatchAnswer, ApiError> {
+        self.0.post("/consensus/commit", batch, CALL_TIMEOUT).await
+    }
+
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn nodes(&self) -> Result<Vec<NodeEntry>, ApiError> {
+        self.get("/nodes").await
+    }
+
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn healthy_nodes(&self) -> Result<Vec<NodeEntry>, ApiError> {
+        self.get("/nodes/healthy").await
+    }
+
+    /// # Errors
+    /// The role refused (a foreign signature, a second node with this id) or did not answer.
+    pub async fn heartbeat(&self, node: NodeId, heartbeat: &Heartbeat) -> Result<(), ApiError> {
+        self.tell(&format!("/nodes/{node}/heartbeat"), heartbeat).await
+    }
+
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn uploader_heartbeat(&self, heartbeat: &UploaderHeartbeat) -> Result<(), ApiError> {
+        self.tell("/uploaders/heartbeat", heartbeat).await
+    }
+
+    /// Where uploads go, or `None` while no uploader is known.
+    ///
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn uploader_url(&self) -> Result<Option<String>, ApiError> {
+        let uploaders: Vec<String> = self.get("/uploaders").await?;
+        Ok(uploaders.into_iter().next())
+    }
+
+    async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        self.0.json(self.0.request(Method::GET, path), CALL_TIMEOUT).await
+    }
+
+    async fn tell(&self, path: &str, body: &impl Serialize) -> Result<(), ApiError> {
+        let request = with_json(self.0.request(Method::POST, path), body);
+        self.0.send(request, CALL_TIMEOUT).await.map(drop)
+    }
+
+    async fn act(&self, path: &str) -> Result<(), ApiError> {
+        self.0
+            .send(self.0.request(Method::POST, path), CALL_TIMEOUT)
+            .await
+            .map(drop)
+    }
+}
+
+fn query_text(query: &VideoQuery) -> String {
+    let mut pairs = vec![("sort", sort_word(query)), ("offset", query.offset.to_string())];
+    pairs.extend(query.limit.map(|limit| ("limit", limit.to_string())));
+    pairs.extend(query.search.clone().map(|search| ("search", search)));
+    let encoded = pairs
+        .iter()
+        .map(|(name, value)| format!("{name}={}", percent_encoded(value)));
+    encoded.collect::<Vec<_>>().join("&")
+}
+
+fn sort_word(query: &VideoQuery) -> String {
+    let word = serde_json::to_value(query.sort).expect("an enum of plain words serializes");
+    word.as_str().unwrap_or_default().to_owned()
+}
+
+/// Everything but RFC 3986's unreserved characters as `%XX`.
+fn percent_encoded(text: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+    text.bytes()
+        .map(|byte| {
+            if plain(&byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_text_survives_the_address() {
+        let query = VideoQuery {
+            search: Some("a&b=ü %".into()),
+            limit: Some(5),
+            ..VideoQuery::default()
+        };
+        assert_eq!(
+            query_text(&query),
+            "sort=newest&offset=0&limit=5&search=a%26b%3D%C3%BC%20%25"
+        );
+    }
+}

@@ -1,0 +1,153 @@
+//! The client of a storage node.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use vstack_core::ballot::Ballot;
+use vstack_core::digest::Sha256Digest;
+use vstack_core::id::{ChunkId, NodeId};
+use vstack_core::paxos::{DeleteOrder, Grant};
+
+use super::CALL_TIMEOUT;
+use crate::client::{ApiError, Endpoint};
+use crate::transport::{Body, Method, Response};
+use crate::wire::{
+    AdoptRequest, DISK_USAGE_HEADER, GRANT_HEADER, IN_FLIGHT_HEADER, LeavesAnswer, NODE_ID_HEADER,
+    ORDER_HEADER, PutAnswer, StorageHealth,
+};
+
+/// A chunk being written and made durable, on a slow disk behind a slow link.
+const PUT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A storage node.
+#[derive(Debug, Clone)]
+pub struct StorageClient(pub Endpoint);
+
+/// Answer to `HEAD /ping`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pong {
+    pub node_id: Option<NodeId>,
+    pub disk_usage_percent: Option<f64>,
+    pub requests_in_flight: Option<u32>,
+}
+
+fn chunk_path(chunk: ChunkId, ballot: Option<Ballot>) -> String {
+    match ballot {
+        Some(ballot) => format!("/chunk/{chunk}?ballot={ballot}"),
+        None => format!("/chunk/{chunk}"),
+    }
+}
+
+impl StorageClient {
+    /// Stores a chunk under a granted ballot. On return it is durable on that node, and the answer has its receipt.
+    ///
+    /// # Errors
+    /// The node refused, or did not answer: then the outcome is unknown, and the same PUT may be repeated.
+    pub async fn put(&self, grant: &Grant, chunk: ChunkId, bytes: Bytes) -> Result<PutAnswer, ApiError> {
+        let request = self
+            .0
+            .request(Method::PUT, &chunk_path(chunk, Some(grant.ballot)));
+        let request = request
+            .header(GRANT_HEADER, grant.to_token())
+            .body(Body::Bytes(bytes));
+        self.0.json(request, PUT_TIMEOUT).await
+    }
+
+    /// Names an object that the node holds under the grant's ballot too.
+    ///
+    /// # Errors
+    /// The node does not hold it with these bytes, refused, or did not answer.
+    pub async fn adopt(
+        &self,
+        grant: Grant,
+        chunk: ChunkId,
+        from_ballot: Ballot,
+        sha256: Option<Sha256Digest>,
+    ) -> Result<PutAnswer, ApiError> {
+        let body = AdoptRequest {
+            grant,
+            from_ballot,
+            sha256,
+        };
+        self.0
+            .post(&format!("/chunk/{chunk}/adopt"), &body, CALL_TIMEOUT)
+            .await
+    }
+
+    /// Starts to read a chunk; the body is not verified. `range` is a first and last byte.
+    ///
+    /// # Errors
+    /// The node refused, or no headers came within `timeout`.
+    pub async fn get(
+        &self,
+        chunk: ChunkId,
+        ballot: Option<Ballot>,
+        range: Option<(u64, u64)>,
+        timeout: Duration,
+    ) -> Result<Response, ApiError> {
+        let mut request = self.0.request(Method::GET, &chunk_path(chunk, ballot));
+        if let Some((first, last)) = range {
+            request = request.header("range", format!("bytes={first}-{last}"));
+        }
+        self.0.send(request, timeout).await
+    }
+
+    /// The leaf hashes of a chunk, unverified.
+    ///
+    /// # Errors
+    /// The node refused or did not answer.
+    pub async fn leaves(&self, chunk: ChunkId, ballot: Option<Ballot>) -> Result<LeavesAnswer, ApiError> {
+        let query = ballot
+            .map(|ballot| format!("?ballot={ballot}"))
+            .unwrap_or_default();
+        self.0
+            .json(
+                self.0
+                    .request(Method::GET, &format!("/chunk/{chunk}/leaves{query}")),
+                CALL_TIMEOUT,
+            )
+            .await
+    }
+
+    /// Deletes one object by order of the catalogue. On return the tombstone is durable.
+    ///
+    /// # Errors
+    /// The node refused or did not answer. An object that is not there counts as deleted.
+    pub async fn delete(&self, order: &DeleteOrder) -> Result<(), ApiError> {
+        let request = self
+            .0
+            .request(Method::DELETE, &chunk_path(order.chunk_id, Some(order.ballot)));
+        self.0
+            .send(request.header(ORDER_HEADER, order.to_token()), CALL_TIMEOUT)
+            .await
+            .map(drop)
+    }
+
+    /// `HEAD /ping`.
+    ///
+    /// # Errors
+    /// No answer within `timeout`.
+    pub async fn ping(&self, timeout: Duration) -> Result<Pong, ApiError> {
+        let answer = self
+            .0
+            .send(self.0.request(Method::HEAD, "/ping"), timeout)
+            .await?;
+        Ok(Pong {
+            node_id: answer.header(NODE_ID_HEADER).and_then(|text| text.parse().ok()),
+            disk_usage_percent: answer
+                .header(DISK_USAGE_HEADER)
+                .and_then(|text| text.parse().ok()),
+            requests_in_flight: answer.header(IN_FLIGHT_HEADER).and_then(|text| text.parse().ok()),
+        })
+    }
+
+    /// `GET /health`.
+    ///
+    /// # Errors
+    /// The node refused or did not answer.
+    pub async fn health(&self) -> Result<StorageHealth, ApiError> {
+        self.0
+            .json(self.0.request(Method::GET, "/health"), CALL_TIMEOUT)
+            .await
+    }
+}
