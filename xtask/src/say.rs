@@ -1,0 +1,26 @@
+//! What the tasks print: the one place with the exception from the print lints.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "printing is what a task does; it goes through here"
+)]
+
+/// What is being done now.
+pub(crate) fn step(text: &str) {
+    println!("==> {text}");
+}
+
+/// Something worth knowing about the present step.
+pub(crate) fn note(text: &str) {
+    println!("    {text}");
+}
+
+/// Text as it is.
+pub(crate) fn text(text: &str) {
+    print!("{text}");
+}
+
+pub(crate) fn error(text: &str) {
+    eprintln!("error: {text}");
+}
