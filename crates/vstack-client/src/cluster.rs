@@ -1,0 +1,198 @@
+//! A client's view of one cluster: the catalogue, the nodes and their measurements, shared by all its sessions.
+
+use std::collections::VecDeque;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use vstack_api::{HttpTransport, MetadataClient, Transport};
+use vstack_core::id::VideoId;
+use vstack_core::manifest::ManifestChunk;
+
+use crate::clock::Clock;
+use crate::config::ClientConfig;
+use crate::error::ClientError;
+use crate::fetch::fetch;
+use crate::monitor;
+use crate::node::{NodeTable, NodeView};
+use crate::policy::{Action, ChunkSpec, Fact, Failure, Micros, Seed, Start};
+use crate::session::Session;
+use crate::source::Source;
+
+/// One cluster, one monitor. Cheap to clone; the monitor stops with the last clone and the last session.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    shared: Arc<Shared>,
+    _monitor: Arc<DropGuard>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: ClientConfig,
+    pub(crate) catalogue: MetadataClient,
+    pub(crate) clock: Clock,
+    nodes: Mutex<NodeTable>,
+}
+
+impl Shared {
+    pub(crate) fn nodes(&self) -> MutexGuard<'_, NodeTable> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Cluster {
+    /// Reads the list of nodes and pings each; waits at most 300 ms for their answers. Pings go on in the background,
+    /// on the runtime that this is called in.
+    ///
+    /// # Errors
+    /// The catalogue refused or did not answer.
+    pub async fn connect(config: ClientConfig) -> Result<Self, ClientError> {
+        Self::connect_over(config, Arc::new(HttpTransport::new())).await
+    }
+
+    /// The same over another transport.
+    ///
+    /// # Errors
+    /// As [`Cluster::connect`].
+    pub async fn connect_over(
+        config: ClientConfig,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Self, ClientError> {
+        let catalogue = MetadataClient::with_transport(&config.metadata_url, Arc::clone(&transport));
+        let nodes = Mutex::new(NodeTable::new(transport));
+        let shared = Arc::new(Shared {
+            config,
+            catalogue,
+            clock: Clock::start(),
+            nodes,
+        });
+        monitor::read_nodes(&shared).await?;
+        monitor::first_round(&shared).await;
+        let stop = CancellationToken::new();
+        tokio::spawn(monitor::run(Arc::clone(&shared), stop.clone()));
+        Ok(Self {
+            shared,
+            _monitor: Arc::new(stop.drop_guard()),
+        })
+    }
+
+    #[must_use]
+    pub fn catalogue(&self) -> &MetadataClient {
+        &self.shared.catalogue
+    }
+
+    #[must_use]
+    pub fn config(&self) -> &ClientConfig {
+        &self.shared.config
+    }
+
+    /// What is known of each node, by index.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeView> {
+        self.shared.nodes().views(&self.shared.clock)
+    }
+
+    /// Reads the manifest and starts to fetch from the beginning.
+    ///
+    /// # Errors
+    /// The catalogue refused or did not answer, or the manifest cannot be used.
+    pub async fn open(&self, video: VideoId) -> Result<Session, ClientError> {
+        Session::open(self, video).await
+    }
+
+    /// One chunk outside any session (a poster, an init segment): verified, from the best node that delivers it.
+    ///
+    /// # Errors
+    /// Every replica failed in several rounds.
+    pub async fn fetch_verified(&self, part: &ManifestChunk) -> Result<Bytes, ClientError> {
+        let source = Source::of(part, &mut self.shared.nodes())?;
+        Single::new(&self.shared, source).run().await
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+}
+
+/// The policy over a video of one chunk that somebody waits for.
+struct Single<'a> {
+    shared: &'a Shared,
+    source: Source,
+    seed: Seed,
+    last: Option<Failure>,
+}
+
+impl<'a> Single<'a> {
+    fn new(shared: &'a Shared, source: Source) -> Self {
+        let spec = ChunkSpec {
+            start: Micros(0),
+            end: Micros(0),
+            replicas: source.replicas(),
+        };
+        Self {
+            shared,
+            source,
+            seed: Seed::new(shared.config.seed(), vec![spec]),
+            last: None,
+        }
+    }
+
+    async fn run(mut self) -> Result<Bytes, ClientError> {
+        let mut todo = VecDeque::from(self.apply(Fact::Wanted { seq: 0 }));
+        loop {
+            match todo.pop_front() {
+                Some(Action::Start(start)) => match self.attempt(&start).await {
+                    Ok(bytes) => return Ok(bytes),
+                    Err(failure) => {
+                        self.last = Some(failure.clone());
+                        todo = self
+                            .apply(Fact::Failed {
+                                attempt: start.attempt,
+                                failure,
+                            })
+                            .into();
+                    }
+                },
+                Some(Action::WakeAt(at)) => {
+                    tokio::time::sleep_until(self.shared.clock.instant(at)).await;
+                    todo = self.apply(Fact::Tick).into();
+                }
+                Some(Action::Unobtainable { .. }) | None => return Err(self.unobtainable()),
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn apply(&mut self, fact: Fact) -> Vec<Action> {
+        self.seed
+            .apply(self.shared.clock.now(), &mut self.shared.nodes().records, fact)
+    }
+
+    async fn attempt(&mut self, start: &Start) -> Result<Bytes, Failure> {
+        let client = self.shared.nodes().client(start.node).ok_or(Failure::Connect)?;
+        let ballot = self.source.ballot_on(start.node).ok_or(Failure::NotFound)?;
+        let attempt = fetch(&client, &self.source, ballot, Arc::new(AtomicU64::new(0))).await;
+        let bytes = attempt.result?;
+        let fact = Fact::Done {
+            attempt: start.attempt,
+            bytes: bytes.len() as u64,
+            elapsed: attempt.elapsed,
+        };
+        self.apply(fact);
+        Ok(bytes)
+    }
+
+    fn unobtainable(&self) -> ClientError {
+        let replicas = self.source.copies.len();
+        let last = self
+            .last
+            .as_ref()
+            .map_or_else(|| "none is known".to_owned(), Failure::to_string);
+        ClientError::Unobtainable {
+            chunk_id: self.source.chunk_id,
+            replicas,
+            last,
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The smart client: it measures every node, chooses the source of each chunk, verifies what comes, and keeps playback
+//! going while nodes slow down, hang, lie or die.
+//!
+//! `policy` decides and does nothing; `monitor` pings; `fetch` makes one verified download; `session` owns the state of
+//! one playback and performs what the policy decides; `headless` plays without a decoder. No bytes leave this crate
+//! before their SHA-256 matched the manifest. It knows neither GStreamer nor Tauri.
+
+mod clock;
+mod cluster;
+mod config;
+mod error;
+mod event;
+mod fetch;
+pub mod headless;
+mod journal;
+mod monitor;
+mod node;
+pub mod policy;
+mod report;
+mod session;
+mod snapshot;
+mod source;
+
+pub use cluster::Cluster;
+pub use config::{ClientConfig, PolicyName};
+pub use error::ClientError;
+pub use event::{EventKind, SessionEvent};
+pub use headless::{HeadlessOptions, Pace};
+pub use node::{Measurements, NodeRef, NodeView};
+pub use report::{Fault, SessionReport};
+pub use session::Session;
+pub use snapshot::{Lane, LaneBar, LogLine, NodeCount, Outcome, SessionSnapshot, Span, SpanState};

@@ -1,0 +1,101 @@
+//! Pings every node each 3 s, and learns of new nodes and new addresses from the catalogue.
+//!
+//! The first round is awaited, but no longer than 300 ms, so that the first chunk is not asked for blindly. A catalogue
+//! that does not answer changes nothing here: the nodes that are known go on being pinged.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio_util::sync::CancellationToken;
+use vstack_api::{ApiError, StorageClient};
+
+use crate::clock::micros;
+use crate::cluster::Shared;
+use crate::policy::NodeIndex;
+
+/// Base policy.
+const PING_PERIOD: Duration = Duration::from_secs(3);
+/// Base policy.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest that start-up waits for pings (contracts, section 8).
+const FIRST_ROUND_LIMIT: Duration = Duration::from_millis(300);
+/// Rounds between two readings of the list of nodes. A node that moved is also found by the next manifest.
+const ROUNDS_BETWEEN_LISTS: u32 = 5;
+
+/// Reads the list of nodes.
+pub(crate) async fn read_nodes(shared: &Shared) -> Result<(), ApiError> {
+    let nodes = shared.catalogue.nodes().await?;
+    let mut table = shared.nodes();
+    for node in nodes {
+        table.register(node.node_id, &node.node_url);
+    }
+    Ok(())
+}
+
+/// One ping to each node; those that take longer are measured by a later round.
+pub(crate) async fn first_round(shared: &Arc<Shared>) {
+    let mut pings = JoinSet::new();
+    for (index, client) in shared.nodes().clients() {
+        pings.spawn(ping(Arc::clone(shared), index, client));
+    }
+    let all = async { while pings.join_next().await.is_some() {} };
+    // A node that is slower than this has no latency yet, scores 0 and is asked last.
+    if timeout(FIRST_ROUND_LIMIT, all).await.is_err() {
+        tracing::debug!("some nodes did not answer the first ping in time");
+    }
+}
+
+/// Runs until `stop`.
+pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut rounds = interval_at(Instant::now() + PING_PERIOD, PING_PERIOD);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut round: u32 = 0;
+    let mut pinging = BTreeSet::new();
+    let mut pings = JoinSet::new();
+    let mut lists = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Some(done) = pings.join_next() => {
+                if let Ok(index) = done {
+                    pinging.remove(&index);
+                }
+            }
+            Some(_) = lists.join_next() => {}
+            _ = rounds.tick() => {
+                round = round.wrapping_add(1);
+                for (index, client) in shared.nodes().clients() {
+                    if pinging.insert(index) {
+                        pings.spawn(ping(Arc::clone(&shared), index, client));
+                    }
+                }
+                if round.is_multiple_of(ROUNDS_BETWEEN_LISTS) && lists.is_empty() {
+                    lists.spawn(reread_nodes(Arc::clone(&shared)));
+                }
+            }
+        }
+    }
+}
+
+async fn reread_nodes(shared: Arc<Shared>) {
+    if let Err(error) = read_nodes(&shared).await {
+        tracing::debug!(%error, "the list of nodes cannot be read; the known ones stay");
+    }
+}
+
+async fn ping(shared: Arc<Shared>, index: NodeIndex, client: StorageClient) -> NodeIndex {
+    let started = Instant::now();
+    let answer = client.ping(PING_TIMEOUT).await;
+    let latency = micros(started.elapsed());
+    let now = shared.clock.now();
+    let mut table = shared.nodes();
+    let record = table.records.record_mut(index);
+    match answer {
+        Ok(_) => record.ping_answered(now, latency),
+        Err(_) => record.ping_unanswered(now),
+    }
+    index
+}

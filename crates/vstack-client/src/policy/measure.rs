@@ -1,0 +1,252 @@
+//! What a client knows about each node: the windows, the score, and the back-off after failures.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Failure, Micros, NodeIndex};
+
+/// Pings that the latency is averaged over (base policy).
+pub const LATENCY_WINDOW: usize = 10;
+/// Downloads that the bandwidth is averaged over (base policy).
+pub const BANDWIDTH_WINDOW: usize = 10;
+/// Requests, pings and downloads, that the success rate is counted over (base policy).
+pub const SUCCESS_WINDOW: usize = 20;
+/// Bandwidth of a node that has delivered nothing yet (base policy).
+pub const UNKNOWN_BANDWIDTH_MBPS: f64 = 50.0;
+/// How much one millisecond of latency weighs in the score (base policy).
+const LATENCY_WEIGHT_PER_MS: f64 = 0.1;
+/// The first back-off after a failure (base policy); it doubles with every further failure in a row.
+pub const BACKOFF_FIRST: Micros = Micros::from_ms(1_000);
+/// A node is tried again at the latest after this time: as long as a player's breaker may stay open.
+pub const BACKOFF_MAX: Micros = Micros::from_ms(10_000);
+
+/// The back-off after the `count`th failure in a row, counted from 1.
+#[must_use]
+pub fn backoff(count: u32) -> Micros {
+    let doublings = count.saturating_sub(1).min(16);
+    Micros(BACKOFF_FIRST.0 << doublings).min(BACKOFF_MAX)
+}
+
+/// One node's measurements.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NodeRecord {
+    latencies_ms: VecDeque<f64>,
+    bandwidths_mbps: VecDeque<f64>,
+    successes: VecDeque<bool>,
+    failures_in_row: u32,
+    backed_off_until: Micros,
+    unanswered: bool,
+    last_updated: Option<Micros>,
+}
+
+impl NodeRecord {
+    pub fn ping_answered(&mut self, now: Micros, latency: Micros) {
+        push(&mut self.latencies_ms, LATENCY_WINDOW, latency.0 as f64 / 1_000.0);
+        push(&mut self.successes, SUCCESS_WINDOW, true);
+        self.unanswered = false;
+        self.last_updated = Some(now);
+    }
+
+    pub fn ping_unanswered(&mut self, now: Micros) {
+        push(&mut self.successes, SUCCESS_WINDOW, false);
+        self.unanswered = true;
+        self.last_updated = Some(now);
+    }
+
+    /// A download of `bytes` bytes, verified, took `elapsed` from the request to the last byte.
+    pub fn delivered(&mut self, now: Micros, bytes: u64, elapsed: Micros) {
+        let bits_per_micro = bytes as f64 * 8.0 / elapsed.0.max(1) as f64;
+        push(&mut self.bandwidths_mbps, BANDWIDTH_WINDOW, bits_per_micro);
+        push(&mut self.successes, SUCCESS_WINDOW, true);
+        self.failures_in_row = 0;
+        self.backed_off_until = Micros(0);
+        self.unanswered = false;
+        self.last_updated = Some(now);
+    }
+
+    pub fn failed(&mut self, now: Micros, failure: &Failure) {
+        self.last_updated = Some(now);
+        if !failure.blames_node() {
+            return;
+        }
+        push(&mut self.successes, SUCCESS_WINDOW, false);
+        // Requests that were under way together fail together; that is one failure of the node, not several.
+        if !self.is_backed_off(now) {
+            self.failures_in_row = self.failures_in_row.saturating_add(1);
+            self.backed_off_until = now + backoff(self.failures_in_row);
+        }
+    }
+
+    /// `bandwidth_mbps x success_rate / (1 + latency_ms x 0.1)`; 0 while no ping was answered.
+    #[must_use]
+    pub fn score(&self) -> f64 {
+        match self.latency_ms() {
+            None => 0.0,
+            Some(latency_ms) => {
+                let bandwidth = self.bandwidth_mbps().unwrap_or(UNKNOWN_BANDWIDTH_MBPS);
+                bandwidth * self.success_rate() / (1.0 + latency_ms * LATENCY_WEIGHT_PER_MS)
+            }
+        }
+    }
+
+    /// Mean of the window; `None` before the first answered ping.
+    #[must_use]
+    pub fn latency_ms(&self) -> Option<f64> {
+        mean(&self.latencies_ms)
+    }
+
+    /// Mean of the window; `None` before the first download.
+    #[must_use]
+    pub fn bandwidth_mbps(&self) -> Option<f64> {
+        mean(&self.bandwidths_mbps)
+    }
+
+    /// 0 to 1; 1 before the first request.
+    #[must_use]
+    pub fn success_rate(&self) -> f64 {
+        if self.successes.is_empty() {
+            return 1.0;
+        }
+        self.successes.iter().filter(|success| **success).count() as f64 / self.successes.len() as f64
+    }
+
+    #[must_use]
+    pub fn is_backed_off(&self, now: Micros) -> bool {
+        now < self.backed_off_until
+    }
+
+    #[must_use]
+    pub const fn backed_off_until(&self) -> Micros {
+        self.backed_off_until
+    }
+
+    /// The last ping got no answer, and no download since did.
+    #[must_use]
+    pub const fn is_unanswered(&self) -> bool {
+        self.unanswered
+    }
+
+    #[must_use]
+    pub const fn last_updated(&self) -> Option<Micros> {
+        self.last_updated
+    }
+
+    /// Oldest first.
+    pub fn latencies_ms(&self) -> impl Iterator<Item = f64> + '_ {
+        self.latencies_ms.iter().copied()
+    }
+
+    /// Oldest first.
+    pub fn bandwidths_mbps(&self) -> impl Iterator<Item = f64> + '_ {
+        self.bandwidths_mbps.iter().copied()
+    }
+
+    /// Oldest first.
+    pub fn successes(&self) -> impl Iterator<Item = bool> + '_ {
+        self.successes.iter().copied()
+    }
+}
+
+fn push<T>(window: &mut VecDeque<T>, length: usize, sample: T) {
+    if window.len() == length {
+        window.pop_front();
+    }
+    window.push_back(sample);
+}
+
+fn mean(window: &VecDeque<f64>) -> Option<f64> {
+    if window.is_empty() {
+        None
+    } else {
+        Some(window.iter().sum::<f64>() / window.len() as f64)
+    }
+}
+
+/// The records of all nodes that a client has heard of.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NodeRecords {
+    records: BTreeMap<NodeIndex, NodeRecord>,
+}
+
+impl NodeRecords {
+    /// The record of `node`; an empty one for a node that nothing was heard of.
+    pub fn record_mut(&mut self, node: NodeIndex) -> &mut NodeRecord {
+        self.records.entry(node).or_default()
+    }
+
+    #[must_use]
+    pub fn record(&self, node: NodeIndex) -> Option<&NodeRecord> {
+        self.records.get(&node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Micros = Micros(5_000_000);
+
+    fn pinged(latency_ms: u64) -> NodeRecord {
+        let mut record = NodeRecord::default();
+        record.ping_answered(NOW, Micros::from_ms(latency_ms));
+        record
+    }
+
+    #[test]
+    fn a_node_without_latency_scores_nothing_and_one_without_bandwidth_counts_as_fifty() {
+        let mut record = NodeRecord::default();
+        record.delivered(NOW, 1_000_000, Micros::from_ms(1_000));
+        assert_eq!(record.score(), 0.0);
+        assert_eq!(pinged(10).score(), 25.0);
+    }
+
+    #[test]
+    fn the_score_is_bandwidth_times_success_over_weighted_latency() {
+        let mut record = pinged(40);
+        record.delivered(NOW, 2_000_000, Micros::from_ms(800)); // 20 Mbit/s
+        assert!((record.score() - 20.0 / 5.0).abs() < 1e-9);
+        record.ping_unanswered(NOW);
+        record.ping_unanswered(NOW); // two of four
+        assert!((record.score() - 20.0 * 0.5 / 5.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_windows_forget_what_is_older_than_ten_and_twenty() {
+        let mut record = NodeRecord::default();
+        for latency in 0..25 {
+            record.ping_answered(NOW, Micros::from_ms(latency));
+        }
+        assert_eq!(
+            record.latencies_ms().collect::<Vec<_>>(),
+            (15..25).map(f64::from).collect::<Vec<_>>()
+        );
+        assert_eq!(record.successes().count(), SUCCESS_WINDOW);
+        for megabits in 1..=11 {
+            record.delivered(NOW, megabits * 125_000, Micros::from_ms(1_000));
+        }
+        assert_eq!(record.bandwidth_mbps(), Some(6.5));
+    }
+
+    #[test]
+    fn the_back_off_doubles_with_failures_in_a_row_and_ends_with_a_delivery() {
+        let mut record = pinged(1);
+        let mut now = NOW;
+        for expected_ms in [1_000, 2_000, 4_000, 8_000, 10_000, 10_000] {
+            record.failed(now, &Failure::Connect);
+            record.failed(now, &Failure::Connect); // a second request that failed in the same moment
+            assert_eq!(record.backed_off_until() - now, Micros::from_ms(expected_ms));
+            now = record.backed_off_until();
+            assert!(!record.is_backed_off(now));
+        }
+        record.delivered(now, 1, Micros(1));
+        record.failed(now, &Failure::WrongBytes);
+        assert_eq!(record.backed_off_until() - now, BACKOFF_FIRST);
+    }
+
+    #[test]
+    fn a_missing_chunk_is_not_held_against_the_node() {
+        let mut record = pinged(1);
+        record.failed(NOW, &Failure::NotFound);
+        assert!(!record.is_backed_off(NOW));
+        assert_eq!(record.success_rate(), 1.0);
+    }
+}

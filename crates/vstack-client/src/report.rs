@@ -1,0 +1,67 @@
+//! What a session has come to: the figures by which players are compared.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+use vstack_core::id::VideoId;
+
+use crate::config::PolicyName;
+use crate::node::{NodeRef, NodeView};
+use crate::policy::Failure;
+
+/// The last line of `vstack play --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SessionReport {
+    pub video_id: VideoId,
+    pub client_id: Uuid,
+    pub policy: PolicyName,
+    /// Since the session was opened.
+    pub session_ms: u64,
+    /// Every chunk of the video was delivered and verified at least once.
+    pub complete: bool,
+    /// Chunks delivered at least once, and chunks of the video.
+    pub chunks: u32,
+    pub total_chunks: u32,
+    /// From opening to the first picture; `None` when there was none.
+    pub startup_ms: Option<u64>,
+    pub stalls: u32,
+    pub stall_ms: u64,
+    /// Over the time of playing, as long as the end of the video did not limit it.
+    pub avg_buffer_s: f64,
+    /// As `avg_buffer_s`.
+    pub min_buffer_s: f64,
+    /// Verified.
+    pub bytes: u64,
+    /// Received and of no use: of attempts that failed or were cancelled.
+    pub wasted_bytes: u64,
+    pub requests: u64,
+    /// 1.0 when every request brought a chunk.
+    pub requests_per_chunk: f64,
+    /// By node name.
+    pub bytes_by_node: BTreeMap<String, u64>,
+    pub failovers: u64,
+    /// Chunks that came with the right length and the wrong SHA-256. None of their bytes were handed out.
+    pub hash_failures: u64,
+    /// For each jump: until the chunk at the new place was there.
+    pub seek_ms: Vec<u64>,
+    pub faults: Vec<Fault>,
+    pub nodes: Vec<NodeView>,
+}
+
+/// One failed attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fault {
+    /// Since the session was opened.
+    pub at_ms: u64,
+    pub node: NodeRef,
+    pub seq: u32,
+    pub failure: Failure,
+    /// From the node's last sign of life in this attempt to the decision to leave it.
+    pub detect_ms: u64,
+    pub wasted_bytes: u64,
+    /// From the decision until another attempt delivered the chunk; `None` while none has.
+    pub recovered_ms: Option<u64>,
+    /// Who delivered it then.
+    pub recovered_by: Option<NodeRef>,
+}

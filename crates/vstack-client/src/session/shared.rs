@@ -1,0 +1,277 @@
+//! What the task of a session and its handles share: the buffer, who waits for what, and the journal.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use vstack_core::id::VideoId;
+
+use crate::cluster;
+use crate::config::ClientConfig;
+use crate::error::ClientError;
+use crate::journal::Journal;
+use crate::node::NodeView;
+use crate::policy::{ChunkSpec, Micros, NodeIndex};
+use crate::report::SessionReport;
+use crate::snapshot::{SessionSnapshot, Span, SpanState};
+
+/// A chunk as those see it who wait for it.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    start_ms: u64,
+    end_ms: u64,
+    bytes: Option<Bytes>,
+    /// Who delivered it last.
+    pub(crate) source: Option<NodeIndex>,
+    pub(crate) fetching: Option<NodeIndex>,
+    /// Those who wait.
+    wishes: u32,
+    /// Times that it was reported as unobtainable, and how the last time went.
+    errors: u64,
+    error: Option<ClientError>,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) journal: Journal,
+    pub(crate) position: Micros,
+    pub(crate) level: Micros,
+    closed: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// For threads; `changed` is the same for tasks.
+    arrived: Condvar,
+    pub(crate) changed: Notify,
+}
+
+impl Shared {
+    pub(crate) fn new(cluster: &cluster::Shared, specs: &[ChunkSpec], opened: Micros) -> Self {
+        let slot = |spec: &ChunkSpec| Slot {
+            start_ms: spec.start.as_ms(),
+            end_ms: spec.end.as_ms(),
+            bytes: None,
+            source: None,
+            fetching: None,
+            wishes: 0,
+            errors: 0,
+            error: None,
+        };
+        let state = State {
+            slots: specs.iter().map(slot).collect(),
+            journal: Journal::new(cluster.clock, opened),
+            position: Micros(0),
+            level: Micros(0),
+            closed: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            arrived: Condvar::new(),
+            changed: Notify::new(),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn chunk_count(&self) -> u32 {
+        u32::try_from(self.lock().slots.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Wakes all who wait. With the lock taken once, so that nobody is between looking and waiting.
+    pub(crate) fn wake(&self) {
+        drop(self.lock());
+        self.arrived.notify_all();
+        self.changed.notify_waiters();
+    }
+
+    /// Whether this is the first wish for the chunk, and the errors before it.
+    pub(crate) fn add_wish(&self, seq: u32) -> (bool, u64) {
+        match self.lock().slots.get_mut(seq as usize) {
+            None => (false, 0),
+            Some(slot) => {
+                slot.wishes += 1;
+                (slot.wishes == 1, slot.errors)
+            }
+        }
+    }
+
+    /// Whether this was the last wish for the chunk.
+    pub(crate) fn end_wish(&self, seq: u32) -> bool {
+        match self.lock().slots.get_mut(seq as usize) {
+            None => false,
+            Some(slot) => {
+                slot.wishes = slot.wishes.saturating_sub(1);
+                slot.wishes == 0
+            }
+        }
+    }
+
+    /// The outcome for somebody who has waited since `errors_before`; `None` while there is none.
+    pub(crate) fn look(&self, seq: u32, errors_before: u64) -> Option<Result<Bytes, ClientError>> {
+        self.lock().look(seq, errors_before)
+    }
+
+    /// The same for a thread.
+    pub(crate) fn look_until(
+        &self,
+        seq: u32,
+        errors_before: u64,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Option<Result<Bytes, ClientError>> {
+        let mut state = self.lock();
+        loop {
+            if cancelled() {
+                return None;
+            }
+            if let Some(result) = state.look(seq, errors_before) {
+                return Some(result);
+            }
+            state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl State {
+    fn look(&self, seq: u32, errors_before: u64) -> Option<Result<Bytes, ClientError>> {
+        let Some(slot) = self.slots.get(seq as usize) else {
+            let total = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+            return Some(Err(ClientError::NoSuchChunk { seq, total }));
+        };
+        match &slot.error {
+            _ if slot.bytes.is_some() => slot.bytes.clone().map(Ok),
+            Some(error) if slot.errors > errors_before => Some(Err(error.clone())),
+            _ if self.closed => Some(Err(ClientError::Closed)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn keep(&mut self, seq: u32, node: NodeIndex, bytes: Bytes) {
+        if let Some(slot) = self.slots.get_mut(seq as usize) {
+            slot.bytes = Some(bytes);
+            slot.source = Some(node);
+            slot.fetching = None;
+            slot.error = None;
+        }
+    }
+
+    pub(crate) fn set_fetching(&mut self, seq: u32, node: Option<NodeIndex>) {
+        if let Some(slot) = self.slots.get_mut(seq as usize) {
+            slot.fetching = node;
+        }
+    }
+
+    pub(crate) fn release(&mut self, seq: u32) {
+        if let Some(slot) = self.slots.get_mut(seq as usize) {
+            slot.bytes = None;
+        }
+    }
+
+    pub(crate) fn report_error(&mut self, seq: u32, error: ClientError) {
+        if let Some(slot) = self.slots.get_mut(seq as usize) {
+            slot.errors += 1;
+            slot.error = Some(error);
+        }
+    }
+
+    pub(crate) const fn close(&mut self) {
+        self.closed = true;
+    }
+
+    pub(crate) fn snapshot(&self, now: Micros, node_count: usize) -> SessionSnapshot {
+        SessionSnapshot {
+            position_ms: self.position.as_ms(),
+            buffer_ms: self.level.as_ms(),
+            startup_ms: self.journal.startup_ms(),
+            stalls: self.journal.totals.stalls,
+            stall_ms: self.journal.stall_ms(now),
+            spans: spans(&self.slots),
+            lanes: self.journal.lanes(now, node_count),
+            nodes: self.journal.counts(node_count),
+            log: self.journal.log(),
+        }
+    }
+
+    pub(crate) fn report(
+        &mut self,
+        now: Micros,
+        video_id: VideoId,
+        config: &ClientConfig,
+        nodes: Vec<NodeView>,
+    ) -> SessionReport {
+        let (avg_buffer_s, min_buffer_s) = self.journal.buffer_seconds(now);
+        let counts = self.journal.counts(nodes.len());
+        let delivered: u64 = counts.iter().map(|count| count.chunks).sum();
+        let chunks = self.slots.iter().filter(|slot| slot.source.is_some()).count();
+        let totals = &self.journal.totals;
+        SessionReport {
+            video_id,
+            client_id: config.client_id,
+            policy: config.policy,
+            session_ms: self.journal.session_ms(now),
+            complete: chunks == self.slots.len(),
+            chunks: u32::try_from(chunks).unwrap_or(u32::MAX),
+            total_chunks: u32::try_from(self.slots.len()).unwrap_or(u32::MAX),
+            startup_ms: self.journal.startup_ms(),
+            stalls: totals.stalls,
+            stall_ms: self.journal.stall_ms(now),
+            avg_buffer_s,
+            min_buffer_s,
+            bytes: totals.bytes,
+            wasted_bytes: totals.wasted_bytes,
+            requests: totals.requests,
+            requests_per_chunk: if delivered == 0 {
+                0.0
+            } else {
+                totals.requests as f64 / delivered as f64
+            },
+            bytes_by_node: nodes
+                .iter()
+                .zip(&counts)
+                .map(|(node, count)| (node.name.clone(), count.bytes))
+                .collect(),
+            failovers: totals.failovers,
+            hash_failures: totals.hash_failures,
+            seek_ms: self.journal.seek_ms.clone(),
+            faults: self.journal.faults.clone(),
+            nodes,
+        }
+    }
+}
+
+/// Neighbours from the same node in the same state become one span.
+fn spans(slots: &[Slot]) -> Vec<Span> {
+    let mut spans: Vec<Span> = Vec::new();
+    for slot in slots {
+        let Some((node, state)) = span_state(slot) else {
+            continue;
+        };
+        let span = Span {
+            start_ms: slot.start_ms,
+            end_ms: slot.end_ms,
+            node_index: node.0,
+            state,
+        };
+        match spans.last_mut() {
+            Some(last) if (last.end_ms, last.node_index, last.state) == (span.start_ms, node.0, state) => {
+                last.end_ms = span.end_ms;
+            }
+            _ => spans.push(span),
+        }
+    }
+    spans
+}
+
+fn span_state(slot: &Slot) -> Option<(NodeIndex, SpanState)> {
+    let held = if slot.bytes.is_some() {
+        SpanState::Buffered
+    } else {
+        SpanState::Played
+    };
+    let fetching = slot.fetching.map(|node| (node, SpanState::Fetching));
+    fetching.or_else(|| slot.source.map(|node| (node, held)))
+}
