@@ -1,0 +1,311 @@
+//! Reading objects: no byte leaves before its leaf's CRC32C has been checked.
+//!
+//! The first time an object of an earlier boot is opened, all of it is read and checked against its SHA-256; from then
+//! on the leaf checksums of every read are enough, since they catch what the disk does to the bytes in between.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use vstack_core::ballot::Ballot;
+use vstack_core::digest::{ChunkDigest, ChunkHasher, LEAF_BYTES, Sha256Digest};
+use vstack_core::id::ChunkId;
+use vstack_core::time::UnixMillis;
+
+use crate::disk::read_exact;
+use crate::error::{DiskFault, StoreError};
+use crate::index::{Location, ObjectState};
+use crate::record::{HEADER_LEN, ObjectName, RecordHeader, RecordKind, align8, leaf_count, u32_at};
+use crate::shared::Shared;
+use crate::superblock::Superblock;
+
+/// Bytes read at once while a whole object is checked.
+const CHECK_BYTES: usize = 16 * LEAF_BYTES;
+
+/// What is stored under a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectStat {
+    pub chunk: ChunkId,
+    pub ballot: Ballot,
+    pub digest: ChunkDigest,
+    pub stored_at: UnixMillis,
+}
+
+/// An open object. Its bytes stay readable while this lives, even if the object is deleted meanwhile.
+#[derive(Debug)]
+pub struct ObjectReader {
+    shared: Arc<Shared>,
+    place: Place,
+    leaf_crcs: Vec<u32>,
+}
+
+/// Where an object's record is, with its header.
+#[derive(Debug, Clone)]
+struct Place {
+    name: ObjectName,
+    superblock: Arc<Superblock>,
+    location: Location,
+    header: RecordHeader,
+}
+
+/// Why a record cannot be read.
+#[derive(Debug)]
+pub(crate) enum ReadFault {
+    /// The bytes are damaged.
+    Damaged(&'static str),
+    /// The disk does not answer; the bytes may be fine.
+    Disk(io::Error),
+}
+
+impl From<io::Error> for ReadFault {
+    fn from(error: io::Error) -> Self {
+        // What a disk says about a sector that it cannot give back, or a file system about its own damage.
+        let lost = [
+            Errno::IO,
+            Errno::NODATA,
+            Errno::BADMSG,
+            Errno::ILSEQ,
+            Errno::UCLEAN,
+        ];
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            Self::Damaged("the file ends inside the record")
+        } else if lost
+            .iter()
+            .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+        {
+            Self::Damaged("the disk cannot read it")
+        } else {
+            Self::Disk(error)
+        }
+    }
+}
+
+/// Reads and checks the header at `position`.
+pub(crate) fn read_header(superblock: &Superblock, position: u64) -> Result<RecordHeader, ReadFault> {
+    let mut bytes = [0; HEADER_LEN];
+    read_exact(&*superblock.file, &mut bytes, position)?;
+    RecordHeader::decode(&bytes, position, superblock.header.salt)
+        .map_err(|_| ReadFault::Damaged("its header is damaged"))
+}
+
+impl Shared {
+    /// Where the object is that `ballot` names, or that has the chunk's highest ballot.
+    fn locate(&self, chunk: ChunkId, ballot: Option<Ballot>) -> Result<(ObjectName, Location), StoreError> {
+        let index = self.index();
+        let found = match ballot {
+            None => index.highest(chunk),
+            Some(ballot) => index
+                .get(ObjectName { chunk, ballot })
+                .map(|location| (ballot, location)),
+        };
+        let deleted = match found {
+            Some((ballot, location)) if location.state != ObjectState::Deleted => {
+                return Ok((ObjectName { chunk, ballot }, location));
+            }
+            Some(_) => true,
+            None => index.ballots(chunk).next().is_some(),
+        };
+        drop(index);
+        if deleted || self.unread_files == 0 {
+            Err(StoreError::NotFound { chunk, ballot })
+        } else {
+            Err(StoreError::Unsure {
+                chunk,
+                files: self.unread_files,
+            })
+        }
+    }
+
+    fn place(&self, name: ObjectName, location: Location) -> Result<Place, StoreError> {
+        let read = || {
+            let superblock = self
+                .superblock(location.superblock)
+                .ok_or(ReadFault::Damaged("its file is missing"))?;
+            let header = read_header(&superblock, location.offset())?;
+            let same_name = header.name.is_some_and(|found| {
+                found.chunk == name.chunk && (location.by_reference || found.ballot == name.ballot)
+            });
+            if header.kind != RecordKind::Data || !same_name || header.body_len != location.size_bytes {
+                return Err(ReadFault::Damaged("another record is in its place"));
+            }
+            Ok(Place {
+                name,
+                superblock,
+                location,
+                header,
+            })
+        };
+        read().map_err(|fault| self.read_error(name, location, fault))
+    }
+
+    /// Notes damage in the index and makes the caller's error.
+    fn read_error(&self, name: ObjectName, location: Location, fault: ReadFault) -> StoreError {
+        match fault {
+            ReadFault::Damaged(reason) => {
+                self.index_mut().set_state(name, location, ObjectState::Corrupt);
+                corrupt(name, location, reason)
+            }
+            ReadFault::Disk(error) => DiskFault::new("read", &self.data, &error).into(),
+        }
+    }
+
+    /// The digest of an object, from its header. Also of one whose bytes are damaged, while the header is not.
+    pub(crate) fn recorded_digest(
+        &self,
+        name: ObjectName,
+        location: Location,
+    ) -> Result<ChunkDigest, StoreError> {
+        Ok(self.place(name, location)?.header.digest())
+    }
+
+    pub(crate) fn stat(&self, chunk: ChunkId, ballot: Option<Ballot>) -> Result<ObjectStat, StoreError> {
+        let (name, location) = self.locate(chunk, ballot)?;
+        refuse_corrupt(name, location)?;
+        let header = self.place(name, location)?.header;
+        Ok(ObjectStat {
+            chunk,
+            ballot: name.ballot,
+            digest: header.digest(),
+            stored_at: header.stored_at,
+        })
+    }
+}
+
+fn corrupt(name: ObjectName, location: Location, reason: &'static str) -> StoreError {
+    let ObjectName { chunk, ballot } = name;
+    StoreError::Corrupt {
+        chunk,
+        ballot,
+        superblock: location.superblock,
+        offset: location.offset(),
+        reason,
+    }
+}
+
+pub(crate) fn refuse_corrupt(name: ObjectName, location: Location) -> Result<(), StoreError> {
+    if location.state == ObjectState::Corrupt {
+        return Err(corrupt(name, location, "found damaged before"));
+    }
+    Ok(())
+}
+
+impl ObjectReader {
+    pub(crate) fn open(
+        shared: &Arc<Shared>,
+        chunk: ChunkId,
+        ballot: Option<Ballot>,
+    ) -> Result<Self, StoreError> {
+        let (name, location) = shared.locate(chunk, ballot)?;
+        refuse_corrupt(name, location)?;
+        let place = shared.place(name, location)?;
+        let leaf_crcs = read_leaf_crcs(&place).map_err(|fault| shared.read_error(name, location, fault))?;
+        let reader = Self {
+            shared: Arc::clone(shared),
+            place,
+            leaf_crcs,
+        };
+        if location.state == ObjectState::Unchecked {
+            reader.hash_leaves()?;
+            reader
+                .shared
+                .index_mut()
+                .set_state(name, location, ObjectState::Checked);
+        }
+        Ok(reader)
+    }
+
+    #[must_use]
+    pub fn chunk(&self) -> ChunkId {
+        self.place.name.chunk
+    }
+
+    #[must_use]
+    pub fn ballot(&self) -> Ballot {
+        self.place.name.ballot
+    }
+
+    #[must_use]
+    pub fn digest(&self) -> ChunkDigest {
+        self.place.header.digest()
+    }
+
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        u64::from(self.place.header.body_len)
+    }
+
+    /// The whole leaves that cover `range` (clipped to the object): what [`ObjectReader::read_leaves`] can read.
+    #[must_use]
+    pub fn cover(&self, range: Range<u64>) -> Range<u64> {
+        const LEAF: u64 = LEAF_BYTES as u64;
+        let end = range.end.min(self.size_bytes());
+        let start = range.start.min(end);
+        start / LEAF * LEAF..end.next_multiple_of(LEAF).min(self.size_bytes())
+    }
+
+    /// Reads the leaves of `cover`, a range that [`ObjectReader::cover`] returned, into a buffer of its length.
+    ///
+    /// # Errors
+    /// Corrupt: the buffer then holds bytes that must not be used. Unavailable: the disk does not answer.
+    pub fn read_leaves(&self, cover: Range<u64>, buffer: &mut [u8]) -> Result<(), StoreError> {
+        if self.cover(cover.clone()) != cover || cover.end - cover.start != buffer.len() as u64 {
+            return Err(StoreError::Invalid {
+                reason: "a read covers whole leaves and fills its buffer",
+            });
+        }
+        self.read_checked(cover.start, buffer).map_err(|fault| {
+            let Place { name, location, .. } = self.place;
+            self.shared.read_error(name, location, fault)
+        })
+    }
+
+    fn read_checked(&self, start: u64, buffer: &mut [u8]) -> Result<(), ReadFault> {
+        let Place {
+            superblock, location, ..
+        } = &self.place;
+        read_exact(
+            &*superblock.file,
+            buffer,
+            location.offset() + HEADER_LEN as u64 + start,
+        )?;
+        let first = usize::try_from(start).map_or(usize::MAX, |start| start / LEAF_BYTES);
+        for (index, leaf) in buffer.chunks(LEAF_BYTES).enumerate() {
+            if self.leaf_crcs.get(first.saturating_add(index)) != Some(&crc32c::crc32c(leaf)) {
+                return Err(ReadFault::Damaged("a leaf fails its checksum"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads all of the object and checks it against its SHA-256 and Merkle root; returns the hash of each leaf.
+    ///
+    /// # Errors
+    /// As [`ObjectReader::read_leaves`].
+    pub fn hash_leaves(&self) -> Result<Vec<Sha256Digest>, StoreError> {
+        let mut hasher = ChunkHasher::new();
+        let mut buffer = Vec::new();
+        for start in (0..self.size_bytes()).step_by(CHECK_BYTES) {
+            let cover = self.cover(start..start + CHECK_BYTES as u64);
+            buffer.resize(usize::try_from(cover.end - cover.start).unwrap_or(0), 0);
+            self.read_leaves(cover, &mut buffer)?;
+            hasher.update(&buffer);
+        }
+        let (digest, leaves) = hasher.finish();
+        if digest == self.digest() {
+            return Ok(leaves);
+        }
+        let Place { name, location, .. } = self.place;
+        Err(self
+            .shared
+            .read_error(name, location, ReadFault::Damaged("it fails its SHA-256")))
+    }
+}
+
+fn read_leaf_crcs(place: &Place) -> Result<Vec<u32>, ReadFault> {
+    let len = place.header.body_len;
+    let position = place.location.offset() + HEADER_LEN as u64 + u64::from(align8(len));
+    let mut bytes = vec![0; 4 * leaf_count(len) as usize];
+    read_exact(&*place.superblock.file, &mut bytes, position)?;
+    Ok(bytes.chunks_exact(4).map(|crc| u32_at(crc, 0)).collect())
+}

@@ -1,0 +1,332 @@
+//! Reads what a superblock holds after a start, and tells a torn tail from rot.
+//!
+//! Let W be the length that the file is known to have had synced: the highest `durable_upto` of any intact header in
+//! it. Below W everything was acknowledged, so whatever fails there is rot. From W on there is only the last batch;
+//! what fails there and has nothing valid after it is a torn tail, the trace of a crash, and is dropped.
+//!
+//! - No valid record is ever given up because an earlier one is bad: after a bad header the scan goes on in steps of 8
+//!   bytes (batches begin at multiples of 4096, but the neighbours of a bad record may share its batch).
+//! - A length is believed only after the header's checksum.
+//! - Bodies below W are not read here: that would take minutes for a full disk. A damaged one shows at its first read,
+//!   which checks its SHA-256.
+
+use std::io;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::disk::{DiskFile, read_exact, read_up_to};
+use crate::record::{
+    BATCH_ALIGN, HEADER_LEN, MAGIC, RecordHeader, RecordKind, Reference, data_tail, leaf_crcs,
+};
+use crate::superblock::SUPERBLOCK_HEADER_LEN;
+
+/// Read ahead of the scan. Headers of 2 MiB chunks are far apart, so a larger window would be read in vain.
+const WINDOW_BYTES: usize = 16 * 1024;
+
+/// A record whose header is intact.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found {
+    pub(crate) position: u64,
+    pub(crate) header: RecordHeader,
+    /// The header is intact but the rest is not.
+    pub(crate) damaged: bool,
+}
+
+impl Found {
+    const fn end(&self) -> u64 {
+        self.position + self.header.record_len as u64
+    }
+}
+
+/// What a scan found.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    pub(crate) records: Vec<Found>,
+    /// Ranges in which no header could be read, and whether they were acknowledged (rot) or may not have been.
+    pub(crate) bad: Vec<(Range<u64>, bool)>,
+    /// The torn tail, if there is one.
+    pub(crate) torn: Option<Range<u64>>,
+    /// Length of the file known to be synced.
+    pub(crate) durable: u64,
+    /// Where the next record would go.
+    pub(crate) end: u64,
+    pub(crate) sealed: bool,
+    /// The disk failed to read somewhere, so nothing may be concluded from what is missing.
+    pub(crate) read_errors: bool,
+}
+
+impl Scan {
+    /// Whether the writer may go on at [`Scan::end`].
+    pub(crate) fn appendable(&self) -> bool {
+        let clean =
+            self.bad.is_empty() && !self.read_errors && !self.records.iter().any(|record| record.damaged);
+        clean && !self.sealed && self.end.is_multiple_of(BATCH_ALIGN)
+    }
+}
+
+impl Scan {
+    /// Whether a watermark ends the file, so that no other is needed.
+    pub(crate) fn ends_in_watermark(&self) -> bool {
+        let last = self
+            .records
+            .iter()
+            .rev()
+            .find(|record| record.header.kind != RecordKind::Padding);
+        last.is_some_and(|record| record.header.kind == RecordKind::Watermark)
+    }
+}
+
+/// What is known about a file before it is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Extent {
+    /// Bytes of the file.
+    pub(crate) len: u64,
+    /// A later superblock says that only so much of it counts, and that so much was synced.
+    pub(crate) abandoned_at: Option<u64>,
+}
+
+/// Scans a superblock with `salt`.
+///
+/// Syncs the file if it ends in records that may not be on disk yet: an object that is visible must be durable, or a
+/// repeated PUT would be told "already stored" about bytes that a power cut takes away.
+///
+/// # Errors
+/// The sync failed. Then nothing beyond the durable length may be used, and the file may not be written again.
+pub(crate) fn scan(file: &dyn DiskFile, salt: u64, extent: Extent) -> io::Result<Scan> {
+    let limit = extent.abandoned_at.map_or(extent.len, |at| at.min(extent.len));
+    let mut window = Window {
+        file,
+        limit,
+        start: 0,
+        bytes: Vec::new(),
+        read_errors: false,
+    };
+    let (records, bad) = walk(&mut window, salt);
+    let durable = records
+        .iter()
+        .map(|record| record.header.durable_upto)
+        .max()
+        .unwrap_or(0);
+    let durable = durable
+        .max(extent.abandoned_at.unwrap_or(0))
+        .max(SUPERBLOCK_HEADER_LEN as u64);
+    let mut scan = Scan {
+        records,
+        durable,
+        end: limit,
+        read_errors: window.read_errors,
+        ..Scan::default()
+    };
+    if limit > durable {
+        file.fdatasync()?;
+        file.drop_cache(durable)?;
+    }
+    for record in &mut scan.records {
+        let unsure = record.end() > durable || record.end() > limit;
+        record.damaged = unsure && !body_is_intact(file, record, limit);
+    }
+    scan.sort_out(bad, limit);
+    Ok(scan)
+}
+
+/// The part of a superblock that is surely synced, when the rest could not be.
+pub(crate) fn scan_durable_part(file: &dyn DiskFile, salt: u64, len: u64) -> (Scan, u64) {
+    let mut window = Window {
+        file,
+        limit: len,
+        start: 0,
+        bytes: Vec::new(),
+        read_errors: false,
+    };
+    let (records, bad) = walk(&mut window, salt);
+    let durable = records
+        .iter()
+        .map(|record| record.header.durable_upto)
+        .max()
+        .unwrap_or(0);
+    let durable = durable.max(SUPERBLOCK_HEADER_LEN as u64);
+    let records = records
+        .into_iter()
+        .filter(|record| record.end() <= durable)
+        .collect();
+    let bad = bad
+        .into_iter()
+        .filter(|range| range.start < durable)
+        .map(|range| (range, true))
+        .collect();
+    (
+        Scan {
+            records,
+            bad,
+            durable,
+            end: durable,
+            sealed: true,
+            ..Scan::default()
+        },
+        durable,
+    )
+}
+
+impl Scan {
+    /// Divides what failed into rot and torn tail, and drops the tail.
+    fn sort_out(&mut self, mut bad: Vec<Range<u64>>, limit: u64) {
+        if limit < self.durable {
+            // The file has lost its end, and all of it had been acknowledged.
+            bad.push(limit..self.durable);
+        }
+        let last_good = self
+            .records
+            .iter()
+            .rev()
+            .find(|record| !record.damaged && counts(record.header.kind));
+        let settled = last_good.map_or(0, Found::end).max(self.durable);
+        let failed = bad.iter().map(|range| range.start);
+        let damaged = self
+            .records
+            .iter()
+            .filter(|record| record.damaged)
+            .map(|record| record.position);
+        let torn_at = failed
+            .chain(damaged)
+            .filter(|position| *position >= settled)
+            .min();
+        if let Some(torn_at) = torn_at.filter(|_| !self.read_errors) {
+            self.records.retain(|record| record.position < torn_at);
+            bad.retain(|range| range.start < torn_at);
+            self.torn = Some(torn_at..limit);
+            self.end = torn_at;
+        }
+        let durable = self.durable;
+        self.bad = bad
+            .into_iter()
+            .map(|range| (range.clone(), range.start < durable))
+            .collect();
+        self.sealed = self
+            .records
+            .iter()
+            .any(|record| record.header.kind == RecordKind::Seal);
+    }
+}
+
+/// Whether a record says anything, so that a bad one before it cannot be the tail.
+const fn counts(kind: RecordKind) -> bool {
+    !matches!(kind, RecordKind::Padding)
+}
+
+/// All intact headers in order, and the ranges between them that hold none.
+fn walk(window: &mut Window<'_>, salt: u64) -> (Vec<Found>, Vec<Range<u64>>) {
+    let mut records = Vec::new();
+    let mut bad = Vec::new();
+    let mut position = SUPERBLOCK_HEADER_LEN as u64;
+    while position < window.limit {
+        if let Some(header) = window.header(position, salt) {
+            let found = Found {
+                position,
+                header,
+                damaged: false,
+            };
+            records.push(found);
+            position = found.end();
+        } else {
+            let next = window.resync(position, salt);
+            bad.push(position..next);
+            position = next;
+        }
+    }
+    (records, bad)
+}
+
+fn body_is_intact(file: &dyn DiskFile, record: &Found, limit: u64) -> bool {
+    if record.end() > limit {
+        return false;
+    }
+    match record.header.kind {
+        RecordKind::Data => data_is_intact(file, record),
+        RecordKind::Reference => {
+            let mut body = [0; Reference::LEN];
+            let read = read_exact(file, &mut body, record.position + HEADER_LEN as u64);
+            read.is_ok() && Reference::decode(&body).is_some()
+        }
+        _ => true,
+    }
+}
+
+/// Checks the leaf checksums of one object; at most 64 MiB, and only for the last batch of a file.
+fn data_is_intact(file: &dyn DiskFile, record: &Found) -> bool {
+    let len = record.header.body_len;
+    let mut body = vec![0; record.header.record_len as usize - HEADER_LEN];
+    if read_exact(file, &mut body, record.position + HEADER_LEN as u64).is_err() {
+        return false;
+    }
+    let tail = body.split_off(len as usize);
+    tail == data_tail(len, &leaf_crcs(&[Bytes::from(body)]))
+}
+
+/// A sliding view of the file. What the disk cannot read looks like zeros, which are no header.
+struct Window<'a> {
+    file: &'a dyn DiskFile,
+    limit: u64,
+    start: u64,
+    bytes: Vec<u8>,
+    read_errors: bool,
+}
+
+impl Window<'_> {
+    fn header(&mut self, position: u64, salt: u64) -> Option<RecordHeader> {
+        let bytes: &[u8; HEADER_LEN] = self.view(position)?.first_chunk()?;
+        RecordHeader::decode(bytes, position, salt).ok()
+    }
+
+    /// The first intact header after `position`, or the end of the file.
+    fn resync(&mut self, position: u64, salt: u64) -> u64 {
+        let mut at = position.next_multiple_of(8);
+        loop {
+            at += 8;
+            let Some(view) = self.view(at) else {
+                return self.limit;
+            };
+            if view[..MAGIC.len()] == MAGIC && self.header(at, salt).is_some() {
+                return at;
+            }
+        }
+    }
+
+    /// At least one header's bytes from `position`, unless the file ends before.
+    fn view(&mut self, position: u64) -> Option<&[u8]> {
+        let end = position
+            .checked_add(HEADER_LEN as u64)
+            .filter(|end| *end <= self.limit)?;
+        if position < self.start || end > self.start + self.bytes.len() as u64 {
+            self.load(position);
+        }
+        let skip = usize::try_from(position - self.start).ok()?;
+        self.bytes.get(skip..).filter(|view| view.len() >= HEADER_LEN)
+    }
+
+    fn load(&mut self, position: u64) {
+        let want = usize::try_from(self.limit - position).map_or(WINDOW_BYTES, |left| left.min(WINDOW_BYTES));
+        self.start = position;
+        self.bytes.clear();
+        self.bytes.resize(want, 0);
+        match read_up_to(self.file, &mut self.bytes, position) {
+            Ok(read) => self.bytes.truncate(read),
+            Err(_) => self.load_in_blocks(position),
+        }
+    }
+
+    /// Reads what can be read around a bad sector.
+    fn load_in_blocks(&mut self, position: u64) {
+        self.read_errors = true;
+        let mut at = 0;
+        while at < self.bytes.len() {
+            let from = position + at as u64;
+            let to_boundary = BATCH_ALIGN - from % BATCH_ALIGN;
+            let block = usize::try_from(to_boundary).map_or(1, |len| len.min(self.bytes.len() - at));
+            if read_exact(self.file, &mut self.bytes[at..at + block], from).is_err() {
+                self.bytes[at..at + block].fill(0);
+            }
+            at += block;
+        }
+    }
+}
