@@ -215,7 +215,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn pattern(len: usize) -> Vec<u8> {
-        (0..len).map(|index| (index * 31 % 251) as u8).collect()
+        (0u8..=250).cycle().step_by(31).take(len).collect()
     }
 
     proptest! {
