@@ -1,0 +1,72 @@
+// What the page needs from the program behind it. Every call that fails rejects with a UiError.
+// Implementations: tauri.ts (the app), fake.ts (tests, and the page in a browser).
+
+import type {
+  ClusterState,
+  LibraryPage,
+  LibrarySort,
+  NodePanel,
+  Playback,
+  UiError,
+  UploadItem,
+  VideoRect,
+} from "../generated";
+
+export type * from "../generated";
+
+export interface LibraryQuery {
+  search: string;
+  sort: LibrarySort;
+  offset: number;
+  limit: number;
+}
+
+/** Files dragged over the window. `over` repeats while they move. */
+export type FileDrag = { kind: "over" } | { kind: "left" } | { kind: "dropped"; paths: string[] };
+
+/** Ends a subscription. */
+export type Stop = () => void;
+
+export interface Backend {
+  getCluster(): Promise<ClusterState>;
+  watchCluster(onState: (state: ClusterState) => void): Stop;
+
+  listVideos(query: LibraryQuery): Promise<LibraryPage>;
+  renameVideo(video: { videoId: string; title: string }): Promise<void>;
+  deleteVideo(video: { videoId: string }): Promise<void>;
+  posterUrl(videoId: string): string;
+
+  /** Opens the system's file dialog; an empty list when the user cancels. */
+  pickFiles(): Promise<string[]>;
+  startUploads(files: { paths: string[] }): Promise<UploadItem[]>;
+  cancelUpload(upload: { uploadId: string }): Promise<void>;
+  dismissUpload(upload: { uploadId: string }): Promise<void>;
+  listUploads(): Promise<UploadItem[]>;
+  watchUploads(onItems: (items: UploadItem[]) => void): Stop;
+  onFileDrag(onDrag: (drag: FileDrag) => void): Stop;
+
+  openVideo(video: { videoId: string }): Promise<Playback>;
+  closeVideo(): Promise<void>;
+  play(): Promise<void>;
+  pause(): Promise<void>;
+  seek(to: { positionMs: number }): Promise<void>;
+  setVolume(to: { volume: number; muted: boolean }): Promise<void>;
+  setFullscreen(to: { on: boolean }): Promise<void>;
+  /** Where the page leaves room for the picture; null when no video shows. */
+  setVideoRect(to: { rect: VideoRect | null }): Promise<void>;
+  watchPlayback(onPlayback: (playback: Playback) => void): Stop;
+  watchNodes(onPanel: (panel: NodePanel) => void): Stop;
+}
+
+/** Whatever a call rejected with, as sentences. */
+export function asUiError(thrown: unknown): UiError {
+  if (typeof thrown === "object" && thrown !== null && "message" in thrown) {
+    const { code, message, next_step: nextStep } = thrown as Record<string, unknown>;
+    return {
+      code: typeof code === "string" ? code : "internal",
+      message: String(message),
+      next_step: typeof nextStep === "string" ? nextStep : "Try again; if it stays, restart V-Stack.",
+    };
+  }
+  return { code: "internal", message: String(thrown), next_step: "Try again; if it stays, restart V-Stack." };
+}

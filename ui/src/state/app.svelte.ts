@@ -1,0 +1,117 @@
+// The whole page without its pixels: which view shows, and what every action does.
+
+import { asUiError, type Backend, type ClusterState, type Stop, type VideoCard } from "../backend/backend";
+import { assertNever } from "../format/assert-never";
+import type { Pressed } from "./keys";
+import { Library } from "./library.svelte";
+import { Player } from "./player.svelte";
+import { Toasts } from "./toasts.svelte";
+import { Uploads } from "./uploads.svelte";
+
+export type View = "library" | "uploads" | "player";
+
+const UNKNOWN: ClusterState = {
+  phase: "starting",
+  metadata_url: null,
+  healthy: 0,
+  total: 0,
+  disk_usage_percent: 0,
+  error: null,
+  own_cluster: true,
+};
+
+export class App {
+  view = $state<View>("library");
+  cluster = $state<ClusterState>(UNKNOWN);
+  keysShown = $state(false);
+  /** Files are being dragged over the window. */
+  dragging = $state(false);
+  /** Counts the wishes to type a search; the field takes the focus at each. */
+  searchWishes = $state(0);
+  readonly toasts = new Toasts();
+  readonly library: Library;
+  readonly uploads: Uploads;
+  readonly player: Player;
+
+  constructor(readonly backend: Backend) {
+    this.library = new Library(backend, this.toasts);
+    this.player = new Player(backend, this.toasts);
+    this.uploads = new Uploads(backend, this.toasts, (item) => {
+      this.toasts.note(`“${item.file_name}” is in the library`);
+      void this.library.refresh();
+    });
+  }
+
+  start(): Stop {
+    this.backend.getCluster().then(
+      (state) => this.acceptCluster(state),
+      (thrown: unknown) => this.acceptCluster({ ...UNKNOWN, phase: "unreachable", error: asUiError(thrown) }),
+    );
+    const stops = [
+      this.backend.watchCluster((state) => this.acceptCluster(state)),
+      this.uploads.start(),
+      this.backend.onFileDrag((drag) => {
+        this.dragging = drag.kind === "over";
+        if (drag.kind === "dropped") void this.uploads.add(drag.paths);
+      }),
+    ];
+    return () => stops.forEach((stop) => stop());
+  }
+
+  open(video: VideoCard): void {
+    this.view = "player";
+    void this.player.open(video);
+  }
+
+  /** Opens a video that only its id is known of (an upload that just ended). */
+  async openById(videoId: string): Promise<void> {
+    await this.library.refresh();
+    const video = this.library.videos.find((candidate) => candidate.video_id === videoId);
+    if (video === undefined) this.show("library");
+    else this.open(video);
+  }
+
+  show(view: "library" | "uploads"): void {
+    const wasPlaying = this.view === "player";
+    this.view = view;
+    if (wasPlaying) void this.player.close();
+    void this.library.refresh();
+  }
+
+  /** The keys of a list are open, a video is full screen, a video is open: Esc undoes the innermost. */
+  private leave(): void {
+    if (this.keysShown) this.keysShown = false;
+    else if (this.player.playback?.fullscreen === true) void this.player.setFullscreen(false);
+    else if (this.view !== "library") this.show("library");
+  }
+
+  run({ action, digit }: Pressed): void {
+    const player = this.player;
+    switch (action) {
+      case "toggle-play": return void player.togglePlay();
+      case "back-10": return void player.seekBy(-10_000);
+      case "forward-10": return void player.seekBy(10_000);
+      case "back-5": return void player.seekBy(-5_000);
+      case "forward-5": return void player.seekBy(5_000);
+      case "to-start": return void player.seekTo(0);
+      case "to-end": return void player.seekToShare(1);
+      case "to-tenth": return void player.seekToShare(digit / 10);
+      case "louder": return void player.changeVolume(1);
+      case "quieter": return void player.changeVolume(-1);
+      case "toggle-mute": return void player.toggleMute();
+      case "toggle-fullscreen": return void player.setFullscreen(player.playback?.fullscreen !== true);
+      case "toggle-panel": return player.togglePanel();
+      case "leave": return this.leave();
+      case "search": this.searchWishes += 1; return;
+      case "add-video": return void this.uploads.pick();
+      case "show-keys": this.keysShown = !this.keysShown; return;
+      default: assertNever(action);
+    }
+  }
+
+  private acceptCluster(state: ClusterState): void {
+    const becameReady = state.phase === "ready" && this.cluster.phase !== "ready";
+    this.cluster = state;
+    if (becameReady) void this.library.refresh();
+  }
+}

@@ -1,0 +1,164 @@
+// The open video: what the program reports, and what the user just asked for.
+
+import { asUiError, type Backend, type NodePanel, type Playback, type Stop, type UiError, type VideoCard } from "../backend/backend";
+import { Held } from "./held";
+import type { Toasts } from "./toasts.svelte";
+
+/** A seek lands on the frame asked for, but reports come every 100 to 250 ms while playing. */
+const SEEK_TOLERANCE_MS = 1000;
+const VOLUME_STEP = 0.05;
+
+interface Sound {
+  volume: number;
+  muted: boolean;
+}
+
+export class Player {
+  /** The card that was opened; null in the library. */
+  video = $state<VideoCard | null>(null);
+  playback = $state<Playback | null>(null);
+  nodes = $state<NodePanel>({ nodes: [], lanes: [], log: [] });
+  openError = $state<UiError | null>(null);
+  private panelInWindow = $state(true);
+  /** Full screen is for the picture: there the panel shows only when asked for. */
+  private panelInFullscreen = $state(false);
+  private readonly position = new Held<number>((wish, now) => Math.abs(wish - now) < SEEK_TOLERANCE_MS);
+  private readonly sound = new Held<Sound>((wish, now) => Math.abs(wish.volume - now.volume) < 0.005 && wish.muted === now.muted);
+  private stops: Stop[] = [];
+  private opened = 0;
+
+  constructor(
+    private readonly backend: Backend,
+    private readonly toasts: Toasts,
+    private readonly nowMs: () => number = () => Date.now(),
+  ) {}
+
+  get error(): UiError | null {
+    return this.openError ?? this.playback?.error ?? null;
+  }
+
+  get phase(): Playback["phase"] {
+    return this.openError === null ? (this.playback?.phase ?? "loading") : "failed";
+  }
+
+  get panelOpen(): boolean {
+    return this.playback?.fullscreen === true ? this.panelInFullscreen : this.panelInWindow;
+  }
+
+  togglePanel(): void {
+    if (this.playback?.fullscreen === true) this.panelInFullscreen = !this.panelInFullscreen;
+    else this.panelInWindow = !this.panelInWindow;
+  }
+
+  async open(video: VideoCard): Promise<void> {
+    const number = ++this.opened;
+    this.reset();
+    this.video = video;
+    try {
+      const playback = await this.backend.openVideo({ videoId: video.video_id });
+      if (number !== this.opened) return;
+      this.accept(playback);
+      this.stops = [
+        this.backend.watchPlayback((report) => this.accept(report)),
+        this.backend.watchNodes((panel) => (this.nodes = panel)),
+      ];
+    } catch (thrown) {
+      if (number === this.opened) this.openError = asUiError(thrown);
+    }
+  }
+
+  async close(): Promise<void> {
+    this.opened += 1;
+    const wasFullscreen = this.playback?.fullscreen === true;
+    this.reset();
+    this.video = null;
+    if (wasFullscreen) await this.run(this.backend.setFullscreen({ on: false }));
+    await this.run(this.backend.closeVideo());
+  }
+
+  async retry(): Promise<void> {
+    if (this.video !== null) await this.open(this.video);
+  }
+
+  async togglePlay(): Promise<void> {
+    switch (this.phase) {
+      case "playing":
+      case "buffering":
+        return this.run(this.backend.pause());
+      case "ended":
+        await this.seekTo(0);
+        return this.run(this.backend.play());
+      case "loading":
+      case "paused":
+        return this.run(this.backend.play());
+      case "failed":
+        return this.retry();
+    }
+  }
+
+  async seekTo(positionMs: number): Promise<void> {
+    if (this.playback === null) return;
+    const target = Math.round(Math.min(Math.max(0, positionMs), this.playback.duration_ms));
+    this.position.ask(target, this.nowMs());
+    this.playback = { ...this.playback, position_ms: target };
+    await this.run(this.backend.seek({ positionMs: target }));
+  }
+
+  seekBy(deltaMs: number): Promise<void> {
+    return this.seekTo((this.playback?.position_ms ?? 0) + deltaMs);
+  }
+
+  seekToShare(share: number): Promise<void> {
+    return this.seekTo((this.playback?.duration_ms ?? 0) * share);
+  }
+
+  async setSound(sound: Sound): Promise<void> {
+    if (this.playback === null) return;
+    const asked = { volume: Math.min(1, Math.max(0, sound.volume)), muted: sound.muted };
+    this.sound.ask(asked, this.nowMs());
+    this.playback = { ...this.playback, ...asked };
+    await this.run(this.backend.setVolume(asked));
+  }
+
+  /** Turning the volume up is a wish to hear something. */
+  async changeVolume(steps: number): Promise<void> {
+    const { volume = 1, muted = false } = this.playback ?? {};
+    await this.setSound({ volume: volume + steps * VOLUME_STEP, muted: steps > 0 ? false : muted });
+  }
+
+  async toggleMute(): Promise<void> {
+    const { volume = 1, muted = false } = this.playback ?? {};
+    // Unmuting at zero would stay silent.
+    await this.setSound({ volume: muted && volume === 0 ? 0.5 : volume, muted: !muted });
+  }
+
+  async setFullscreen(on: boolean): Promise<void> {
+    await this.run(this.backend.setFullscreen({ on }));
+  }
+
+  nodeName(node: number): string {
+    return this.nodes.nodes.find((card) => card.node === node)?.name ?? `node-${node + 1}`;
+  }
+
+  private accept(report: Playback): void {
+    // A report of the video before this one may still arrive.
+    if (report.video_id !== this.video?.video_id) return;
+    const now = this.nowMs();
+    const sound = this.sound.settle({ volume: report.volume, muted: report.muted }, now);
+    this.playback = { ...report, ...sound, position_ms: this.position.settle(report.position_ms, now) };
+  }
+
+  private reset(): void {
+    for (const stop of this.stops) stop();
+    this.stops = [];
+    this.position.drop();
+    this.sound.drop();
+    this.playback = null;
+    this.openError = null;
+    this.nodes = { nodes: [], lanes: [], log: [] };
+  }
+
+  private async run(command: Promise<void>): Promise<void> {
+    await command.catch((thrown: unknown) => this.toasts.error(thrown));
+  }
+}
