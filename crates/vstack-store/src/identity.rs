@@ -18,6 +18,7 @@ use crate::shared::StoreOptions;
 
 /// Version of the folder's layout.
 const FORMAT_VERSION: u32 = 1;
+const GENERATION_FILE: &str = "generation";
 /// Far more than `node.json` or `LOCK` ever have.
 const MAX_FILE_BYTES: usize = 4096;
 
@@ -163,6 +164,32 @@ fn format_folder(disk: &dyn Disk, folder: &Path, options: &StoreOptions) -> Resu
     text.push(b'\n');
     replace_file(disk, folder, "node.json", &text)?;
     Ok(node)
+}
+
+/// The highest generation of the catalogue that the folder remembers; 0 if it never saw one or the file is damaged
+/// (the ballots of the stored objects then say how high it must be).
+pub(crate) fn load_generation(disk: &dyn Disk, folder: &Path) -> Result<u64, DiskFault> {
+    let path = folder.join(GENERATION_FILE);
+    let file = match disk.open(&path, OpenMode::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(DiskFault::new("open", &path, &error)),
+    };
+    let mut bytes = [0; MAX_FILE_BYTES];
+    let read = read_up_to(&*file, &mut bytes, 0).map_err(|error| DiskFault::new("read", &path, &error))?;
+    Ok(String::from_utf8_lossy(&bytes[..read])
+        .trim()
+        .parse()
+        .unwrap_or(0))
+}
+
+pub(crate) fn save_generation(disk: &dyn Disk, folder: &Path, generation: u64) -> Result<(), DiskFault> {
+    replace_file(
+        disk,
+        folder,
+        GENERATION_FILE,
+        format!("{generation}\n").as_bytes(),
+    )
 }
 
 /// Writes a small file so that after a crash either the old or the new content is there, whole.

@@ -103,6 +103,31 @@ impl Index {
             .map(|(name, location)| (name.ballot, *location))
     }
 
+    /// The highest ballot under which anything of this chunk is or was here, whole or as a shard.
+    pub(crate) fn highest_of_all_parts(&self, chunk: ChunkId) -> Option<Ballot> {
+        let first = ObjectName {
+            chunk: chunk.whole().with_shard(0).ok()?,
+            ballot: Ballot::PLAIN,
+        };
+        let last = ObjectName {
+            chunk: chunk.whole(),
+            ballot: Ballot::from_number(u64::MAX),
+        };
+        self.entries
+            .range(first..=last)
+            .map(|(name, _)| name.ballot)
+            .max()
+    }
+
+    /// The highest generation of the catalogue that any ballot here came from.
+    pub(crate) fn highest_generation(&self) -> u64 {
+        self.entries
+            .keys()
+            .map(|name| name.ballot.generation())
+            .max()
+            .unwrap_or(0)
+    }
+
     /// Sets an object's entry. A tombstone stays: names are never reused.
     pub(crate) fn set(&mut self, name: ObjectName, location: Location) {
         match self.entries.get(&name).copied() {

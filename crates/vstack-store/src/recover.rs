@@ -17,7 +17,7 @@ use vstack_core::id::{ChunkId, NodeId};
 
 use crate::disk::{Disk, OpenMode, read_exact};
 use crate::error::{DiskFault, StoreError};
-use crate::identity::{FolderLock, Identity, load_or_format};
+use crate::identity::{FolderLock, Identity, load_generation, load_or_format};
 use crate::index::{Index, Location, ObjectState};
 use crate::read::read_header;
 use crate::record::{HEADER_LEN, ObjectName, RecordKind, Reference};
@@ -159,7 +159,8 @@ pub(crate) fn open(folder: &Path, options: StoreOptions) -> Result<Opened, Store
         .filter(|file| file.reason.may_hold_objects())
         .count();
     report.log();
-    let shared = Shared::new(options, identity, data, unread, index, superblocks);
+    let generation = load_generation(&*disk, folder)?.max(index.highest_generation());
+    let shared = Shared::new(options, identity, data, unread, index, superblocks, generation);
     Ok(Opened {
         shared,
         lock,

@@ -12,7 +12,7 @@ use vstack_core::time::UnixMillis;
 
 use crate::disk::{Disk, DiskSpace, RealDisk};
 use crate::error::{DiskFault, StoreError};
-use crate::identity::Identity;
+use crate::identity::{Identity, save_generation};
 use crate::index::Index;
 use crate::superblock::Superblock;
 
@@ -136,6 +136,8 @@ pub(crate) struct Shared {
     index: RwLock<Index>,
     superblocks: RwLock<BTreeMap<u32, Arc<Superblock>>>,
     read_only: RwLock<Option<DiskFault>>,
+    /// Highest generation of the catalogue that this node has seen; never below what the disk remembers.
+    generation: RwLock<u64>,
 }
 
 // A panic of the writer ends the process and a panic of a reader happens outside of these locks, so a poisoned lock
@@ -156,6 +158,7 @@ impl Shared {
         unread_files: usize,
         index: Index,
         superblocks: BTreeMap<u32, Arc<Superblock>>,
+        generation: u64,
     ) -> Self {
         Self {
             options,
@@ -167,6 +170,7 @@ impl Shared {
             index: RwLock::new(index),
             superblocks: RwLock::new(superblocks),
             read_only: RwLock::new(None),
+            generation: RwLock::new(generation),
         }
     }
 
@@ -192,6 +196,24 @@ impl Shared {
 
     pub(crate) fn set_read_only(&self, fault: DiskFault) {
         *writing(&self.read_only) = Some(fault);
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        *reading(&self.generation)
+    }
+
+    /// Remembers `generation`, durably, if it is the highest so far.
+    pub(crate) fn note_generation(&self, generation: u64) -> Result<(), DiskFault> {
+        if generation <= self.generation() {
+            return Ok(());
+        }
+        let mut highest = writing(&self.generation);
+        if generation > *highest {
+            let folder = self.data.parent().unwrap_or(&self.data);
+            save_generation(&*self.options.disk, folder, generation)?;
+            *highest = generation;
+        }
+        Ok(())
     }
 
     pub(crate) fn space(&self) -> Result<DiskSpace, DiskFault> {

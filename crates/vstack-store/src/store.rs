@@ -296,6 +296,30 @@ impl Store {
         index.ballots(chunk).map(entry).collect()
     }
 
+    /// The highest ballot under which anything of this chunk is or was here, whole or as a shard; 0 if nothing.
+    #[must_use]
+    pub fn highest_ballot(&self, chunk: ChunkId) -> Ballot {
+        self.inner
+            .shared
+            .index()
+            .highest_of_all_parts(chunk)
+            .unwrap_or_default()
+    }
+
+    /// The highest generation of the catalogue that this folder remembers.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.inner.shared.generation()
+    }
+
+    /// Remembers that the catalogue has reached `generation`. On return it is durable; it never goes back.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`].
+    pub fn note_generation(&self, generation: u64) -> Result<(), StoreError> {
+        Ok(self.inner.shared.note_generation(generation)?)
+    }
+
     /// Up to `limit` entries of the inventory after `after`, ordered by chunk and ballot, tombstones included.
     #[must_use]
     pub fn objects(&self, after: Option<(ChunkId, Ballot)>, limit: usize) -> Vec<ObjectEntry> {
