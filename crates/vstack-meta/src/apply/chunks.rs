@@ -1,0 +1,311 @@
+//! OPEN and COMMIT: one row in, one row out, and the projections beside it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rusqlite::{Connection, params};
+use vstack_core::ballot::Ballot;
+use vstack_core::id::{ChunkId, ChunkKind, Incarnation, NodeId, SHARD_COUNT};
+use vstack_core::limits::{COLLECT_GRACE_MS, OPEN_LEASE_MS, REPLICA_COUNT};
+use vstack_core::manifest::{MediaFacts, VideoStatus};
+use vstack_core::paxos::OpenKind;
+use vstack_core::paxos::master::{self, Garbage, OpenRequest};
+use vstack_core::placement::{Part, Placement, Scheme};
+use vstack_core::time::UnixMillis;
+
+use super::generation;
+use crate::codec::{RowSum, ballot_column, json_column, signed, word};
+use crate::command::{CommitChunk, CommittedChunk, OpenChunk, OpenedChunk};
+use crate::error::MetaError;
+use crate::read::chunks::{find_chunk, media_facts};
+use crate::read::nodes::find_node;
+use crate::read::videos::{VideoRecord, find_video};
+use crate::rows;
+
+pub(super) fn open(connection: &Connection, command: &OpenChunk) -> Result<OpenedChunk, MetaError> {
+    let video = video_of(connection, command.chunk)?;
+    if command.kind == OpenKind::Upload {
+        check_takes_chunks(&video, command.chunk)?;
+    }
+    let row = rows::read_row(connection, command.chunk)?;
+    let request = OpenRequest {
+        kind: command.kind,
+        owner: command.owner.clone(),
+        expect_epoch: command.expect_epoch,
+        nodes: command.nodes.clone(),
+        min_ack: command.min_ack,
+        generation: generation(connection)?,
+        now: command.now,
+        lease_ms: OPEN_LEASE_MS,
+    };
+    let opened = master::open(command.chunk, &row, &request)?;
+    rows::write_row(connection, command.chunk, row.promised, &opened.row)?;
+    rows::queue_garbage(connection, opened.garbage, command.now + COLLECT_GRACE_MS)?;
+    let until = command.now + OPEN_LEASE_MS;
+    Ok(OpenedChunk {
+        chunk: command.chunk,
+        ballot: opened.ballot,
+        base: opened.base,
+        until,
+    })
+}
+
+fn video_of(connection: &Connection, chunk: ChunkId) -> Result<VideoRecord, MetaError> {
+    let video = chunk.video();
+    match find_video(connection, video)? {
+        Some(record) if record.status != VideoStatus::Deleted => Ok(record),
+        _ => Err(MetaError::VideoNotFound { video }),
+    }
+}
+
+/// Posters, storyboards and subtitles may join later; what is played may not change once the video is active.
+fn check_takes_chunks(video: &VideoRecord, chunk: ChunkId) -> Result<(), MetaError> {
+    let played = matches!(chunk.kind(), ChunkKind::Init | ChunkKind::Media);
+    if played && video.status != VideoStatus::Uploading {
+        return Err(MetaError::VideoState {
+            video: video.video,
+            status: video.status,
+        });
+    }
+    Ok(())
+}
+
+pub(super) fn commit(connection: &Connection, command: &CommitChunk) -> Result<CommittedChunk, MetaError> {
+    let chunk = command.chunk;
+    let row = rows::read_row(connection, chunk)?;
+    let live = incarnations(connection, command)?;
+    let decided = master::commit(
+        chunk,
+        &row,
+        command.ballot,
+        &command.value,
+        &command.witnesses,
+        |node| live.get(&node).copied(),
+    )?;
+    if !decided.replayed {
+        let video = video_of(connection, chunk)?;
+        if row
+            .open
+            .as_ref()
+            .is_some_and(|open| open.kind == OpenKind::Upload)
+        {
+            check_takes_chunks(&video, chunk)?;
+        }
+        rows::write_row(connection, chunk, row.promised, &decided.row)?;
+        match decided.accepted.value.placement() {
+            Some(placement) => project(connection, command, decided.accepted.ballot, placement)?,
+            None => rows::drop_projection(connection, chunk)?,
+        }
+        let plain = command.plain_nodes.iter().map(|&node| Garbage {
+            node,
+            object: chunk,
+            ballot: Ballot::PLAIN,
+        });
+        let garbage = decided.garbage.into_iter().chain(plain);
+        rows::queue_garbage(connection, garbage, command.now + COLLECT_GRACE_MS)?;
+    }
+    let (accepted, replayed, missing_parts) = (decided.accepted, decided.replayed, decided.missing_parts);
+    Ok(CommittedChunk {
+        chunk,
+        accepted,
+        replayed,
+        missing_parts,
+    })
+}
+
+fn incarnations(
+    connection: &Connection,
+    command: &CommitChunk,
+) -> Result<BTreeMap<NodeId, Incarnation>, MetaError> {
+    let nodes: BTreeSet<_> = command
+        .witnesses
+        .iter()
+        .map(|witness| witness.receipt().node)
+        .collect();
+    let mut live = BTreeMap::new();
+    for node in nodes {
+        live.extend(find_node(connection, node)?.map(|record| (node, record.incarnation)));
+    }
+    Ok(live)
+}
+
+/// Rewrites what queries see of a decided placement.
+fn project(
+    connection: &Connection,
+    command: &CommitChunk,
+    epoch: Ballot,
+    placement: &Placement,
+) -> Result<(), MetaError> {
+    let chunk = command.chunk;
+    let failed = failed_parts(connection, chunk)?;
+    let is_live = |part: &&Part| !failed.contains(&(part.node.to_string(), part.object_ballot));
+    let live = placement.parts.iter().filter(is_live).count();
+    let media = match &command.media {
+        Some(facts) => facts.clone(),
+        None => find_chunk(connection, chunk)?
+            .map(|record| record.media)
+            .unwrap_or_default(),
+    };
+    write_chunk(
+        connection,
+        chunk,
+        placement,
+        wanted_parts(placement).saturating_sub(live),
+        &media,
+        command.now,
+    )?;
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO chunk_replicas(chunk_id, node_url, status, ballot_number, shard_index, created_at)
+         VALUES (?1, (SELECT node_url FROM storage_nodes WHERE node_id = ?2), ?3, ?4, ?5, ?6)",
+    )?;
+    connection
+        .prepare_cached("DELETE FROM chunk_replicas WHERE chunk_id = ?1")?
+        .execute([chunk.to_string()])?;
+    for part in &placement.parts {
+        let status = if is_live(&part) { "active" } else { "failed" };
+        insert.execute(params![
+            chunk.to_string(),
+            part.node.to_string(),
+            status,
+            ballot_column(part.object_ballot)?,
+            part.shard.map_or(rows::WHOLE, i64::from),
+            signed(command.now.0)?,
+        ])?;
+    }
+    tracing::debug!(%chunk, %epoch, parts = placement.parts.len(), "placement committed");
+    Ok(())
+}
+
+pub(crate) const fn wanted_parts(placement: &Placement) -> usize {
+    match placement.scheme {
+        Scheme::Replicated => REPLICA_COUNT,
+        Scheme::Erasure => SHARD_COUNT as usize,
+    }
+}
+
+fn failed_parts(connection: &Connection, chunk: ChunkId) -> Result<BTreeSet<(String, Ballot)>, MetaError> {
+    let mut query = connection.prepare_cached(
+        "SELECT node_id, ballot_number FROM chunk_replicas JOIN storage_nodes USING (node_url)
+         WHERE chunk_id = ?1 AND chunk_replicas.status = 'failed'",
+    )?;
+    let key = chunk.to_string();
+    let place = crate::codec::Place {
+        table: "chunk_replicas",
+        key: &key,
+    };
+    let rows = query.query_map([&key], |row| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
+    })?;
+    rows.map(|row| {
+        let (node, ballot) = row?;
+        Ok((node, place.ballot(ballot)?))
+    })
+    .collect()
+}
+
+fn write_chunk(
+    connection: &Connection,
+    chunk: ChunkId,
+    placement: &Placement,
+    missing_parts: usize,
+    media: &MediaFacts,
+    now: UnixMillis,
+) -> Result<(), MetaError> {
+    let digest = &placement.digest;
+    let columns = ChunkColumns {
+        chunk_id: chunk.to_string(),
+        size_bytes: signed(digest.size_bytes)?,
+        checksum: digest.sha256.to_string(),
+        leaf_root: digest.leaf_root.to_string(),
+        scheme: word(&placement.scheme),
+        start_ms: signed(media.start_ms)?,
+        duration_ms: signed(media.duration_ms)?,
+        keyframes_ms: json_column(&media.keyframes_ms),
+        fragments: json_column(&media.fragments),
+    };
+    connection
+        .prepare_cached(
+            "INSERT INTO chunks(chunk_id, video_id, kind, track, sequence_num, size_bytes, checksum, leaf_root, scheme,
+               missing_parts, start_ms, duration_ms, keyframes_ms, fragments, created_at, row_sum)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+             ON CONFLICT(chunk_id) DO UPDATE SET size_bytes = ?6, checksum = ?7, leaf_root = ?8, scheme = ?9,
+               missing_parts = ?10, start_ms = ?11, duration_ms = ?12, keyframes_ms = ?13, fragments = ?14,
+               row_sum = ?16",
+        )?
+        .execute(params![
+            columns.chunk_id,
+            chunk.video().to_string(),
+            chunk.kind() as u8,
+            chunk.track(),
+            chunk.seq(),
+            columns.size_bytes,
+            columns.checksum,
+            columns.leaf_root,
+            columns.scheme,
+            signed(missing_parts as u64)?,
+            columns.start_ms,
+            columns.duration_ms,
+            columns.keyframes_ms,
+            columns.fragments,
+            signed(now.0)?,
+            columns.sum().finish(),
+        ])?;
+    Ok(())
+}
+
+/// The columns of `chunks` that its checksum covers.
+#[derive(Debug, Clone)]
+pub(crate) struct ChunkColumns {
+    pub(crate) chunk_id: String,
+    pub(crate) size_bytes: i64,
+    pub(crate) checksum: String,
+    pub(crate) leaf_root: String,
+    pub(crate) scheme: String,
+    pub(crate) start_ms: i64,
+    pub(crate) duration_ms: i64,
+    pub(crate) keyframes_ms: String,
+    pub(crate) fragments: String,
+}
+
+impl ChunkColumns {
+    pub(crate) fn sum(&self) -> RowSum {
+        RowSum::default()
+            .text(&self.chunk_id)
+            .number(self.size_bytes)
+            .text(&self.checksum)
+            .text(&self.leaf_root)
+            .text(&self.scheme)
+            .number(self.start_ms)
+            .number(self.duration_ms)
+            .text(&self.keyframes_ms)
+            .text(&self.fragments)
+    }
+}
+
+/// Brings facts that the commit did not have. The chunk must be committed.
+pub(super) fn write_facts(
+    connection: &Connection,
+    chunk: ChunkId,
+    facts: &MediaFacts,
+) -> Result<(), MetaError> {
+    let Some(mut columns) = media_facts(connection, chunk)? else {
+        return Err(MetaError::ChunksMissing { missing: vec![chunk] });
+    };
+    columns.start_ms = signed(facts.start_ms)?;
+    columns.duration_ms = signed(facts.duration_ms)?;
+    columns.keyframes_ms = json_column(&facts.keyframes_ms);
+    columns.fragments = json_column(&facts.fragments);
+    connection
+        .prepare_cached(
+            "UPDATE chunks SET start_ms = ?2, duration_ms = ?3, keyframes_ms = ?4, fragments = ?5, row_sum = ?6
+             WHERE chunk_id = ?1",
+        )?
+        .execute(params![
+            columns.chunk_id,
+            columns.start_ms,
+            columns.duration_ms,
+            columns.keyframes_ms,
+            columns.fragments,
+            columns.sum().finish(),
+        ])?;
+    Ok(())
+}

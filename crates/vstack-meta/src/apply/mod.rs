@@ -1,0 +1,79 @@
+//! What each command does, inside the writer's transaction.
+
+pub(crate) mod chunks;
+pub(crate) mod nodes;
+pub(crate) mod videos;
+
+use rusqlite::Connection;
+
+use crate::codec::{Place, signed};
+use crate::command::{Cmd, Collectable, Reply};
+use crate::error::MetaError;
+use crate::rows;
+use vstack_core::paxos::master::Garbage;
+
+/// Applies one command. The caller holds a savepoint around it and rolls back on an error.
+pub(crate) fn apply(connection: &Connection, command: &Cmd) -> Result<Reply, MetaError> {
+    match command {
+        Cmd::Heartbeat { report, now } => nodes::heartbeat(connection, report, *now).map(Reply::Heartbeat),
+        Cmd::JudgeNodes { now } => nodes::judge(connection, *now).map(done),
+        Cmd::CreateVideo {
+            video,
+            title,
+            duration_sec,
+            now,
+        } => videos::create(connection, *video, title, *duration_sec, *now).map(done),
+        Cmd::Open(open) => chunks::open(connection, open).map(Reply::Opened),
+        Cmd::Commit(commit) => chunks::commit(connection, commit).map(Reply::Committed),
+        Cmd::StoreInit { video, data } => videos::store_init(connection, *video, data).map(done),
+        Cmd::Finalize(finalize) => videos::finalize(connection, finalize).map(done),
+        Cmd::RenameVideo { video, title } => videos::rename(connection, *video, title).map(done),
+        Cmd::DeleteVideo { video, now } => videos::delete(connection, *video, *now).map(done),
+        Cmd::AbortVideo { video, now } => videos::abort(connection, *video, *now).map(done),
+        Cmd::RecordView { video } => videos::record_view(connection, *video).map(done),
+        Cmd::CollectDone { objects } => collect_done(connection, objects).map(done),
+        Cmd::CollectLater { objects, not_before } => {
+            collect_done(connection, objects)?;
+            let garbage = objects
+                .iter()
+                .map(|&Collectable { node, object, ballot }| Garbage { node, object, ballot });
+            rows::queue_garbage(connection, garbage, *not_before).map(done)
+        }
+    }
+}
+
+const fn done((): ()) -> Reply {
+    Reply::Done
+}
+
+fn collect_done(connection: &Connection, objects: &[Collectable]) -> Result<(), MetaError> {
+    let mut delete = connection
+        .prepare_cached("DELETE FROM gc_queue WHERE node_id = ?1 AND chunk_id = ?2 AND object_ballot = ?3")?;
+    for object in objects {
+        let ballot = crate::codec::ballot_column(object.ballot)?;
+        delete.execute((object.node.to_string(), object.object.to_string(), ballot))?;
+    }
+    Ok(())
+}
+
+/// The generation of this life of the catalogue.
+pub(crate) fn generation(connection: &Connection) -> Result<u64, MetaError> {
+    let stored = connection
+        .prepare_cached("SELECT generation FROM service WHERE id = 1")?
+        .query_row([], |row| row.get(0))?;
+    Place {
+        table: "service",
+        key: "1",
+    }
+    .unsigned(stored)
+}
+
+/// Raises the generation to `at_least`, or by one. Durable when the transaction around it is.
+pub(crate) fn raise_generation(connection: &Connection, at_least: u64) -> Result<u64, MetaError> {
+    let raised = at_least.max(generation(connection)? + 1);
+    connection.execute(
+        "UPDATE service SET generation = ?1 WHERE id = 1",
+        [signed(raised)?],
+    )?;
+    Ok(raised)
+}

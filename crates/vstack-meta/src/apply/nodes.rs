@@ -1,0 +1,187 @@
+//! Heartbeats: who a node is, where it is now, and which life of it this is.
+//!
+//! An identity belongs to one data folder in one process. A second process with the same identity is refused while the
+//! first one is alive; of two starts of one folder the later wins (F26 of the fault list).
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+use tracing::warn;
+use vstack_core::id::{Incarnation, NodeId};
+use vstack_core::node::NodeHealth;
+use vstack_core::time::UnixMillis;
+
+use super::{generation, raise_generation};
+use crate::codec::{Place, RowSum, signed};
+use crate::command::{HeartbeatReply, NodeReport};
+use crate::error::MetaError;
+use crate::read::nodes::{NodeRecord, find_node};
+
+/// A generation above this is nobody's honest report: it would take a start a second for 130 years. Ballots have room
+/// for twice as many.
+const MAX_GENERATION: u64 = 1 << 22;
+
+pub(super) fn heartbeat(
+    connection: &Connection,
+    report: &NodeReport,
+    now: UnixMillis,
+) -> Result<HeartbeatReply, MetaError> {
+    follow_generation(connection, report)?;
+    let known = find_node(connection, report.node)?;
+    if let Some(known) = &known {
+        check_identity(known, report, now)?;
+    }
+    clear_url(connection, report, now)?;
+    write(connection, report, now)?;
+    let lost_parts = match &known {
+        Some(known) if known.incarnation != report.incarnation => lose_parts(connection, &report.url)?,
+        _ => 0,
+    };
+    let before = known.map(|known| NodeHealth::of_silence(known.last_heartbeat, now));
+    Ok(HeartbeatReply { before, lost_parts })
+}
+
+/// Ballots of a generation that a node has seen and this catalogue has not are granted already: it was restored from a
+/// backup. Starting above them keeps every ballot unique.
+fn follow_generation(connection: &Connection, report: &NodeReport) -> Result<(), MetaError> {
+    let reported = report.highest_generation;
+    if reported <= generation(connection)? {
+        return Ok(());
+    }
+    if reported > MAX_GENERATION {
+        warn!(node = %report.node, reported, "a node reports an impossible generation, ignored");
+        return Ok(());
+    }
+    let raised = raise_generation(connection, reported + 1)?;
+    warn!(node = %report.node, reported, raised, "a node has seen a later generation, going above it");
+    Ok(())
+}
+
+fn check_identity(known: &NodeRecord, report: &NodeReport, now: UnixMillis) -> Result<(), MetaError> {
+    let alive = NodeHealth::of_silence(known.last_heartbeat, now) == NodeHealth::Healthy;
+    let refused = |reason: String| {
+        Err(MetaError::DuplicateNode {
+            node: report.node,
+            reason,
+        })
+    };
+    if known.incarnation != report.incarnation {
+        return match alive {
+            true => refused(format!("{} reports with another data folder", known.url)),
+            false => Ok(()),
+        };
+    }
+    if report.boot_epoch < known.boot_epoch {
+        return refused(format!("{} is a later start of the same data folder", known.url));
+    }
+    if alive && report.boot_epoch == known.boot_epoch && report.url != known.url {
+        return refused(format!(
+            "{} reports with a copy of the same data folder",
+            known.url
+        ));
+    }
+    Ok(())
+}
+
+/// Takes the address from a node that is silent: addresses are used again, identities are not.
+fn clear_url(connection: &Connection, report: &NodeReport, now: UnixMillis) -> Result<(), MetaError> {
+    let holder: Option<(String, i64)> = connection
+        .prepare_cached("SELECT node_id, last_heartbeat FROM storage_nodes WHERE node_url = ?1")?
+        .query_row([&report.url], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((holder, seen)) = holder else {
+        return Ok(());
+    };
+    let place = Place {
+        table: "storage_nodes",
+        key: &holder,
+    };
+    let other: NodeId = place.parsed(&holder)?;
+    if other == report.node {
+        return Ok(());
+    }
+    if NodeHealth::of_silence(UnixMillis(place.unsigned(seen)?), now) == NodeHealth::Healthy {
+        let reason = format!("{} belongs to node {other}, which is alive", report.url);
+        return Err(MetaError::DuplicateNode {
+            node: report.node,
+            reason,
+        });
+    }
+    let record =
+        find_node(connection, other)?.ok_or_else(|| place.corrupt("it vanished while being read"))?;
+    let nowhere = nowhere(other);
+    let sum = row_sum(other, &nowhere, record.incarnation, record.boot_epoch)?;
+    connection.execute(
+        "UPDATE storage_nodes SET node_url = ?2, row_sum = ?3 WHERE node_id = ?1",
+        params![holder, nowhere, sum],
+    )?;
+    Ok(())
+}
+
+/// The address of a node that lost its own and has not reported a new one.
+pub(crate) fn nowhere(node: NodeId) -> String {
+    format!("unknown:{node}")
+}
+
+fn write(connection: &Connection, report: &NodeReport, now: UnixMillis) -> Result<(), MetaError> {
+    let sum = row_sum(report.node, &report.url, report.incarnation, report.boot_epoch)?;
+    connection
+        .prepare_cached(
+            "INSERT INTO storage_nodes(node_id, node_url, last_heartbeat, disk_usage_percent, chunk_count, status,
+               version, incarnation, boot_epoch, read_only, highest_generation, row_sum)
+             VALUES (?1, ?2, ?3, ?4, ?5, 'healthy', ?6, ?7, ?8, ?9, ?10, ?11)
+             ON CONFLICT(node_id) DO UPDATE SET node_url = ?2, last_heartbeat = ?3, disk_usage_percent = ?4,
+               chunk_count = ?5, status = 'healthy', version = ?6, incarnation = ?7, boot_epoch = ?8, read_only = ?9,
+               highest_generation = max(highest_generation, ?10), row_sum = ?11",
+        )?
+        .execute(params![
+            report.node.to_string(),
+            report.url,
+            signed(now.0)?,
+            report.disk_usage_percent,
+            signed(report.chunk_count)?,
+            report.version,
+            report.incarnation.to_string(),
+            signed(report.boot_epoch)?,
+            report.read_only,
+            signed(report.highest_generation.min(MAX_GENERATION))?,
+            sum,
+        ])?;
+    Ok(())
+}
+
+/// The checksum over what decides whether a receipt counts.
+pub(crate) fn row_sum(
+    node: NodeId,
+    url: &str,
+    incarnation: Incarnation,
+    boot_epoch: u64,
+) -> Result<i64, MetaError> {
+    let sum = RowSum::default()
+        .text(&node.to_string())
+        .text(url)
+        .text(&incarnation.to_string());
+    Ok(sum.number(signed(boot_epoch)?).finish())
+}
+
+/// The node's disk was replaced: what it held counts no more.
+fn lose_parts(connection: &Connection, url: &str) -> Result<u64, MetaError> {
+    connection.execute(
+        "UPDATE chunks SET missing_parts = missing_parts + 1 WHERE chunk_id IN
+           (SELECT chunk_id FROM chunk_replicas WHERE node_url = ?1 AND status = 'active')",
+        [url],
+    )?;
+    let lost = connection.execute(
+        "UPDATE chunk_replicas SET status = 'failed' WHERE node_url = ?1 AND status = 'active'",
+        [url],
+    )?;
+    Ok(lost as u64)
+}
+
+pub(super) fn judge(connection: &Connection, now: UnixMillis) -> Result<(), MetaError> {
+    for node in crate::read::nodes::all_nodes(connection)? {
+        let status = NodeHealth::of_silence(node.last_heartbeat, now).as_str();
+        connection
+            .prepare_cached("UPDATE storage_nodes SET status = ?2 WHERE node_id = ?1 AND status <> ?2")?
+            .execute((node.node.to_string(), status))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! The closed list of what can be done to the catalogue.
+//!
+//! A command carries everything that decides its result, time and random ids among it, so that the same commands give
+//! the same catalogue again on any backend. Placement choice, signatures and bytes are the caller's.
+
+use vstack_core::ballot::Ballot;
+use vstack_core::id::{ChunkId, Incarnation, NodeId, VideoId};
+use vstack_core::manifest::{Container, MediaFacts, Track};
+use vstack_core::node::NodeHealth;
+use vstack_core::paxos::OpenKind;
+use vstack_core::paxos::master::{Accepted, Value, Witness};
+use vstack_core::time::UnixMillis;
+
+/// One change of the catalogue.
+#[derive(Debug, Clone)]
+pub enum Cmd {
+    /// A node says that it lives; the first one registers it.
+    Heartbeat {
+        report: NodeReport,
+        now: UnixMillis,
+    },
+    /// Brings the column `status` of all nodes up to date.
+    JudgeNodes {
+        now: UnixMillis,
+    },
+    CreateVideo {
+        video: VideoId,
+        title: String,
+        duration_sec: f64,
+        now: UnixMillis,
+    },
+    Open(OpenChunk),
+    Commit(Box<CommitChunk>),
+    /// Keeps the bytes of the init segment for the manifest.
+    StoreInit {
+        video: VideoId,
+        data: Vec<u8>,
+    },
+    Finalize(Box<FinalizeVideo>),
+    RenameVideo {
+        video: VideoId,
+        title: String,
+    },
+    /// Tombstones every chunk and queues every part for collection.
+    DeleteVideo {
+        video: VideoId,
+        now: UnixMillis,
+    },
+    /// As deletion, and nothing of the video stays in the library. Only while it is uploading.
+    AbortVideo {
+        video: VideoId,
+        now: UnixMillis,
+    },
+    RecordView {
+        video: VideoId,
+    },
+    /// These objects are gone from their nodes.
+    CollectDone {
+        objects: Vec<Collectable>,
+    },
+    /// These could not be deleted now; they come again at `not_before`.
+    CollectLater {
+        objects: Vec<Collectable>,
+        not_before: UnixMillis,
+    },
+}
+
+/// What a node reports of itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeReport {
+    pub node: NodeId,
+    pub url: String,
+    pub incarnation: Incarnation,
+    pub boot_epoch: u64,
+    pub version: String,
+    pub disk_usage_percent: f64,
+    pub chunk_count: u64,
+    pub read_only: bool,
+    /// Highest generation of the catalogue that it saw in a grant.
+    pub highest_generation: u64,
+}
+
+/// OPEN of one chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenChunk {
+    pub chunk: ChunkId,
+    pub kind: OpenKind,
+    pub owner: String,
+    pub expect_epoch: Option<Ballot>,
+    /// Chosen by the caller among healthy nodes.
+    pub nodes: Vec<NodeId>,
+    pub min_ack: u8,
+    pub now: UnixMillis,
+}
+
+/// COMMIT of one chunk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CommitChunk {
+    pub chunk: ChunkId,
+    pub ballot: Ballot,
+    pub value: Value,
+    pub witnesses: Vec<Witness>,
+    /// Of a media chunk, where they are known already.
+    pub media: Option<MediaFacts>,
+    /// Nodes whose ballot-0 object was adopted or tried: it is collected once this is decided.
+    pub plain_nodes: Vec<NodeId>,
+    pub now: UnixMillis,
+}
+
+/// Everything that makes an uploaded video active.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FinalizeVideo {
+    pub video: VideoId,
+    /// What the uploader counted; `None` takes what is committed.
+    pub total_chunks: Option<u32>,
+    pub duration_ms: u64,
+    pub container: Container,
+    pub codecs: String,
+    pub tracks: Vec<Track>,
+    /// Facts that the commits did not bring, by sequence number of the main track.
+    pub facts: Vec<(u32, MediaFacts)>,
+    pub now: UnixMillis,
+}
+
+/// An object that its node may delete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Collectable {
+    pub node: NodeId,
+    pub object: ChunkId,
+    pub ballot: Ballot,
+}
+
+/// What a command answers. Durable when it arrives.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    Done,
+    Heartbeat(HeartbeatReply),
+    Opened(OpenedChunk),
+    Committed(CommittedChunk),
+}
+
+/// The catalogue's view of the node that reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeartbeatReply {
+    /// What it was thought to be until now; `None` when it registers.
+    pub before: Option<NodeHealth>,
+    /// Its disk was replaced: parts that it held are lost.
+    pub lost_parts: u64,
+}
+
+/// An opened ballot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenedChunk {
+    pub chunk: ChunkId,
+    pub ballot: Ballot,
+    pub base: Option<Accepted>,
+    pub until: UnixMillis,
+}
+
+/// A decided value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommittedChunk {
+    pub chunk: ChunkId,
+    pub accepted: Accepted,
+    /// It had been decided before.
+    pub replayed: bool,
+    pub missing_parts: usize,
+}
+
+impl Reply {
+    /// The reply of an OPEN.
+    #[must_use]
+    pub fn opened(self) -> Option<OpenedChunk> {
+        match self {
+            Self::Opened(opened) => Some(opened),
+            _ => None,
+        }
+    }
+
+    /// The reply of a COMMIT.
+    #[must_use]
+    pub fn committed(self) -> Option<CommittedChunk> {
+        match self {
+            Self::Committed(committed) => Some(committed),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The catalogue: which videos there are, where every chunk lives, which nodes exist. The only place with SQL.
+//!
+//! `consensus_state.accepted_value` decides where a chunk lives; `chunks` and `chunk_replicas` repeat it for queries
+//! and are rewritten in the same transaction. All changes go through the closed list [`Cmd`] and one writer thread with
+//! group commit; an answer means that the change is durable. Time and randomness come in with the commands, so that
+//! another backend can apply the same ones.
+//!
+//! Left out: HTTP, signatures, the choice of nodes. A catalogue is opened by one process at a time.
+
+mod apply;
+mod check;
+mod codec;
+mod command;
+mod error;
+mod read;
+mod rows;
+mod schema;
+mod store;
+mod writer;
+
+pub use check::Finding;
+pub use command::{
+    Cmd, Collectable, CommitChunk, CommittedChunk, FinalizeVideo, HeartbeatReply, NodeReport, OpenChunk,
+    OpenedChunk, Reply,
+};
+pub use error::MetaError;
+pub use read::{
+    ChunkRecord, Library, LibraryOrder, LibraryPage, LibraryQuery, ManifestSource, NodeRecord,
+    UnderReplicated, VideoRecord,
+};
+pub use store::{MetaStore, SqliteMetaStore};

@@ -1,0 +1,221 @@
+//! The catalogue behind one trait, and its SQLite form.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::Semaphore;
+use vstack_core::id::{ChunkId, VideoId};
+use vstack_core::paxos::master::Row;
+use vstack_core::time::UnixMillis;
+
+use crate::apply;
+use crate::check::{self, Finding};
+use crate::command::{Cmd, Collectable, Reply};
+use crate::error::MetaError;
+use crate::read::{
+    self, ChunkRecord, Library, LibraryPage, LibraryQuery, ManifestSource, NodeRecord, UnderReplicated,
+};
+use crate::schema;
+use crate::writer::Writer;
+
+/// Connections that only read: as many reads at once.
+const READERS: usize = 4;
+
+/// A catalogue. Every backend applies the same closed commands and answers the same reads.
+#[async_trait]
+pub trait MetaStore: Send + Sync + std::fmt::Debug {
+    /// Applies commands, each on its own: a refusal of one leaves the others alone. What is answered is durable. The
+    /// answers come in the order of the commands.
+    async fn apply(&self, commands: Vec<Cmd>) -> Vec<Result<Reply, MetaError>>;
+
+    /// Everything a manifest is made of; `None` for a video that never was or is deleted.
+    async fn manifest_source(&self, video: VideoId) -> Result<Option<ManifestSource>, MetaError>;
+
+    /// A video with its totals, deleted or not.
+    async fn video(&self, video: VideoId) -> Result<Option<Library>, MetaError>;
+
+    async fn library(&self, query: LibraryQuery) -> Result<LibraryPage, MetaError>;
+
+    /// A committed chunk.
+    async fn chunk(&self, chunk: ChunkId) -> Result<Option<ChunkRecord>, MetaError>;
+
+    /// The protocol's row of a chunk.
+    async fn consensus_row(&self, chunk: ChunkId) -> Result<Row, MetaError>;
+
+    /// All nodes that ever registered, by id.
+    async fn nodes(&self) -> Result<Vec<NodeRecord>, MetaError>;
+
+    /// Chunks that wait for repair.
+    async fn under_replicated(&self, limit: usize) -> Result<Vec<UnderReplicated>, MetaError>;
+
+    /// Objects whose time to be collected has come.
+    async fn collectable(&self, now: UnixMillis, limit: usize) -> Result<Vec<Collectable>, MetaError>;
+
+    /// Objects that wait to be collected, due or not.
+    async fn collections_waiting(&self) -> Result<u64, MetaError>;
+
+    /// Whether exactly this object still waits to be collected.
+    async fn is_queued(&self, object: Collectable) -> Result<bool, MetaError>;
+
+    /// Compares the projections with what is decided; empty when all is well.
+    async fn check(&self) -> Result<Vec<Finding>, MetaError>;
+
+    /// One command.
+    async fn apply_one(&self, command: Cmd) -> Result<Reply, MetaError> {
+        self.apply(vec![command])
+            .await
+            .pop()
+            .unwrap_or(Err(MetaError::Busy))
+    }
+}
+
+/// The default catalogue: one SQLite file. It must be opened by one process at a time; the caller holds the lock.
+#[derive(Debug)]
+pub struct SqliteMetaStore {
+    writer: Writer,
+    readers: Arc<Readers>,
+    generation: u64,
+}
+
+#[derive(Debug)]
+struct Readers {
+    path: PathBuf,
+    free: Mutex<Vec<Connection>>,
+    permits: Semaphore,
+}
+
+impl SqliteMetaStore {
+    /// Opens or makes the catalogue at `path` and raises its generation. Returns when that is durable: no ballot of an
+    /// earlier life can be granted again.
+    ///
+    /// # Errors
+    /// The file is no catalogue, of a newer version, damaged, or cannot be written.
+    pub fn open(path: &Path) -> Result<Self, MetaError> {
+        let mut connection = schema::open_writer(path)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let generation = apply::raise_generation(&transaction, 0)?;
+        transaction.commit()?;
+        let readers = Readers {
+            path: path.to_owned(),
+            free: Mutex::new(Vec::with_capacity(READERS)),
+            permits: Semaphore::new(READERS),
+        };
+        Ok(Self {
+            writer: Writer::start(connection)?,
+            readers: Arc::new(readers),
+            generation,
+        })
+    }
+
+    /// The generation that this start began with.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&mut Connection) -> Result<T, MetaError> + Send + 'static,
+    ) -> Result<T, MetaError> {
+        let readers = self.readers.clone();
+        let _permit = self
+            .readers
+            .permits
+            .acquire()
+            .await
+            .map_err(|_| MetaError::Busy)?;
+        let read = move || {
+            let mut connection = readers.take()?;
+            let answer = query(&mut connection);
+            // After an error the connection may be in any state; the next read opens a new one.
+            if answer.is_ok() {
+                readers.lock().push(connection);
+            }
+            answer
+        };
+        let joined = tokio::task::spawn_blocking(read).await;
+        joined.unwrap_or_else(|error| {
+            Err(MetaError::Database {
+                reason: error.to_string(),
+            })
+        })
+    }
+}
+
+impl Readers {
+    fn take(&self) -> Result<Connection, MetaError> {
+        let free = self.lock().pop();
+        free.map_or_else(|| schema::open_reader(&self.path), Ok)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl MetaStore for SqliteMetaStore {
+    async fn apply(&self, commands: Vec<Cmd>) -> Vec<Result<Reply, MetaError>> {
+        let count = commands.len();
+        let busy = || vec![Err(MetaError::Busy); count];
+        match self.writer.submit(commands) {
+            Ok(answers) => answers.await.unwrap_or_else(|_| busy()),
+            Err(_) => busy(),
+        }
+    }
+
+    async fn manifest_source(&self, video: VideoId) -> Result<Option<ManifestSource>, MetaError> {
+        self.read(move |connection| read::videos::manifest_source(connection, video))
+            .await
+    }
+
+    async fn video(&self, video: VideoId) -> Result<Option<Library>, MetaError> {
+        self.read(move |connection| read::library::entry(&*connection.transaction()?, video))
+            .await
+    }
+
+    async fn library(&self, query: LibraryQuery) -> Result<LibraryPage, MetaError> {
+        self.read(move |connection| read::library::page(connection, &query))
+            .await
+    }
+
+    async fn chunk(&self, chunk: ChunkId) -> Result<Option<ChunkRecord>, MetaError> {
+        self.read(move |connection| read::chunks::find_chunk(&*connection.transaction()?, chunk))
+            .await
+    }
+
+    async fn consensus_row(&self, chunk: ChunkId) -> Result<Row, MetaError> {
+        self.read(move |connection| crate::rows::read_row(connection, chunk))
+            .await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRecord>, MetaError> {
+        self.read(|connection| read::nodes::all_nodes(connection)).await
+    }
+
+    async fn under_replicated(&self, limit: usize) -> Result<Vec<UnderReplicated>, MetaError> {
+        self.read(move |connection| read::chunks::under_replicated(connection, limit))
+            .await
+    }
+
+    async fn collectable(&self, now: UnixMillis, limit: usize) -> Result<Vec<Collectable>, MetaError> {
+        self.read(move |connection| read::collectable(connection, now, limit))
+            .await
+    }
+
+    async fn collections_waiting(&self) -> Result<u64, MetaError> {
+        self.read(|connection| read::collections_waiting(connection))
+            .await
+    }
+
+    async fn is_queued(&self, object: Collectable) -> Result<bool, MetaError> {
+        self.read(move |connection| read::is_queued(connection, object))
+            .await
+    }
+
+    async fn check(&self) -> Result<Vec<Finding>, MetaError> {
+        self.read(check::check).await
+    }
+}
