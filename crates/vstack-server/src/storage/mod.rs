@@ -1,1 +1,172 @@
-//! The storage role.
+//! The storage role: a node that keeps chunks and gives them out again.
+//!
+//! An HTTP shell around `vstack-store`, with the acceptor's rules of ChunkPaxos in front: a body is hashed while it
+//! arrives and appended only when it is what it claims to be; an answer of success means that the bytes survive a power
+//! cut; no byte is sent whose checksum was not compared. Everything that touches the disk runs on the blocking pool.
+//!
+//! The catalogue learns of the node by its heartbeats and need not be there: a node serves without it.
+
+mod chunks;
+mod conditions;
+mod heartbeat;
+mod load;
+mod receive;
+mod refusals;
+mod respond;
+mod state;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::HeaderValue;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio_util::sync::CancellationToken;
+use vstack_api::wire::{DISK_USAGE_HEADER, EGRESS_HEADER, IN_FLIGHT_HEADER, NODE_ID_HEADER, StorageHealth};
+use vstack_core::keys::ClusterKey;
+use vstack_core::limits::MAX_CHUNK_BYTES;
+use vstack_store::{Reserve, Store, StoreError, StoreOptions};
+
+use crate::http::{Answer, shell};
+use crate::role::{Running, StartError, listen};
+use state::Node;
+
+/// How a storage node is started.
+#[derive(Debug, Clone)]
+pub struct StorageConfig {
+    /// Port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// The data folder; made if it is missing, its parent must exist.
+    pub data: PathBuf,
+    pub cluster_key: ClusterKey,
+    /// Where heartbeats go; none are sent without it.
+    pub metadata_url: Option<String>,
+    /// What other machines call this node; where it listens, if not given.
+    pub public_url: Option<String>,
+    /// Room on the disk that writes leave alone; 5 % if not given.
+    pub reserve_bytes: Option<u64>,
+    /// Largest superblock; 1 GiB if not given. Each open one reserves this much of the disk.
+    pub superblock_bytes: Option<u64>,
+}
+
+impl StorageConfig {
+    /// A node with the defaults of production.
+    #[must_use]
+    pub const fn new(listen: SocketAddr, data: PathBuf, cluster_key: ClusterKey) -> Self {
+        Self {
+            listen,
+            data,
+            cluster_key,
+            metadata_url: None,
+            public_url: None,
+            reserve_bytes: None,
+            superblock_bytes: None,
+        }
+    }
+
+    fn store_options(&self) -> StoreOptions {
+        let mut options = StoreOptions::default();
+        if let Some(bytes) = self.reserve_bytes {
+            options.reserve = Reserve::Bytes(bytes);
+        }
+        if let Some(bytes) = self.superblock_bytes {
+            options.superblock_bytes = bytes;
+        }
+        options
+    }
+}
+
+/// Opens the data folder and serves it. The first heartbeat is on its way when this returns.
+///
+/// # Errors
+/// The port is taken, or the folder is locked or cannot be opened.
+pub async fn start(config: StorageConfig) -> Result<Running, StartError> {
+    let (folder, options) = (config.data.clone(), config.store_options());
+    let opened = tokio::task::spawn_blocking(move || Store::open(&folder, options)).await;
+    let broken = |reason: String| StartError::Data {
+        path: config.data.display().to_string(),
+        reason,
+    };
+    let store = match opened.map_err(|panic| broken(panic.to_string()))? {
+        Ok((store, _)) => store,
+        Err(StoreError::Locked { path, pid }) => {
+            return Err(StartError::Locked {
+                path: path.display().to_string(),
+                pid,
+            });
+        }
+        Err(error) => return Err(broken(error.to_string())),
+    };
+    let listener = listen(config.listen).await?;
+    let address = listener.local_addr().map_err(|error| broken(error.to_string()))?;
+    let url = config
+        .public_url
+        .clone()
+        .unwrap_or_else(|| format!("http://{address}"));
+    let node = Arc::new(Node::new(store, &config.cluster_key, url));
+    let stop = CancellationToken::new();
+    if let Some(metadata_url) = &config.metadata_url {
+        tokio::spawn(heartbeat::run(
+            Arc::clone(&node),
+            metadata_url.clone(),
+            stop.clone(),
+        ));
+    }
+    let node_id = node.node_id();
+    Running::serve("storage", Some(node_id), listener, app(node), stop)
+        .map_err(|error| broken(error.to_string()))
+}
+
+/// The role's routes. A chunk's id takes the rest of the path, so that a malformed one is told so whatever is in it.
+fn app(node: Arc<Node>) -> Router {
+    let chunks = get(chunks::get)
+        .put(chunks::put)
+        .post(chunks::post)
+        .delete(chunks::delete);
+    let routes = Router::new()
+        .route("/chunk/{*rest}", chunks)
+        .route("/ping", get(ping))
+        .route("/health", get(health))
+        .with_state(node);
+    shell(routes)
+}
+
+async fn ping(State(node): State<Arc<Node>>) -> Response {
+    let mut response = ().into_response();
+    let values = [
+        (NODE_ID_HEADER, node.node_id().to_string()),
+        (DISK_USAGE_HEADER, format!("{:.1}", node.disk_used_percent())),
+        (IN_FLIGHT_HEADER, node.load.in_flight().to_string()),
+        (EGRESS_HEADER, node.load.egress_bps().to_string()),
+    ];
+    for (name, value) in values {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+async fn health(State(node): State<Arc<Node>>) -> Answer<axum::Json<StorageHealth>> {
+    let stats = node.on_disk(|node| Ok(node.store.stats())).await?;
+    let identity = node.store.identity();
+    Ok(axum::Json(StorageHealth {
+        node_id: identity.node_id,
+        disk_usage: stats.disk_used_percent,
+        chunk_count: stats.chunk_count,
+        uptime: node.uptime_sec(),
+        bytes_stored: stats.stored_bytes,
+        read_only: stats.read_only.is_some(),
+        corrupt_count: stats.corrupt_count,
+        incarnation: identity.incarnation,
+        boot_epoch: identity.boot_epoch,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }))
+}
+
+/// Permits of the budget for bodies that are being received, one for each MiB.
+const BODY_BUDGET_MIB: usize = 4 * (MAX_CHUNK_BYTES / MIB) as usize;
+const MIB: u64 = 1024 * 1024;

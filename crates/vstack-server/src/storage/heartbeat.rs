@@ -1,0 +1,68 @@
+//! Tells the catalogue every 2 s that the node lives, where it is, and how full.
+//!
+//! The first heartbeat registers the node. A catalogue that does not answer changes nothing for the node's readers; it
+//! is noted once when it goes and once when it is back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use vstack_api::MetadataClient;
+use vstack_api::wire::Heartbeat;
+use vstack_core::limits::HEARTBEAT_MS;
+
+use super::state::Node;
+use crate::http::Answer;
+
+pub(super) async fn run(node: Arc<Node>, metadata_url: String, stop: CancellationToken) {
+    let catalogue = MetadataClient::new(&metadata_url);
+    let mut ticks = interval(Duration::from_millis(HEARTBEAT_MS));
+    // After a stall of the machine one heartbeat says as much as ten.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last: Option<bool> = None;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let Ok(heartbeat) = current(&node).await else {
+            continue;
+        };
+        let sent = tokio::select! {
+            () = stop.cancelled() => return,
+            sent = catalogue.heartbeat(node.node_id(), &heartbeat) => sent,
+        };
+        match &sent {
+            Ok(()) if last != Some(true) => info!(%metadata_url, "registered with the catalogue"),
+            Err(error) if last != Some(false) => {
+                warn!(%metadata_url, %error, "the catalogue does not take heartbeats")
+            }
+            _ => {}
+        }
+        last = Some(sent.is_ok());
+    }
+}
+
+async fn current(node: &Arc<Node>) -> Answer<Heartbeat> {
+    let stats = node.on_disk(|node| Ok(node.store.stats())).await?;
+    let identity = node.store.identity();
+    let message = Heartbeat::canonical(
+        identity.node_id,
+        &node.url,
+        identity.incarnation,
+        identity.boot_epoch,
+    );
+    Ok(Heartbeat {
+        url: node.url.clone(),
+        incarnation: identity.incarnation,
+        boot_epoch: identity.boot_epoch,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        disk_usage: stats.disk_used_percent,
+        chunk_count: stats.chunk_count,
+        read_only: stats.read_only.is_some(),
+        highest_generation: node.store.generation(),
+        mac: node.receipt_key.sign(&message),
+    })
+}
