@@ -19,11 +19,15 @@ pub const BACKOFF_FIRST: Micros = Micros::from_ms(1_000);
 /// A node is tried again at the latest after this time: as long as a player's breaker may stay open.
 pub const BACKOFF_MAX: Micros = Micros::from_ms(10_000);
 
-/// The back-off after the `count`th failure in a row, counted from 1.
+/// When every replica of a chunk is backed off, the one that failed longest ago is asked again after this time: an
+/// outage of the client's own network must not cost more than that once it is over.
+pub const LAST_RESORT_AFTER: Micros = Micros::from_ms(2_000);
+
+/// The back-off after the `count`th failure in a row, counted from 1: from 1 s, doubling, up to `max`.
 #[must_use]
-pub fn backoff(count: u32) -> Micros {
+pub fn backoff(count: u32, max: Micros) -> Micros {
     let doublings = count.saturating_sub(1).min(16);
-    Micros(BACKOFF_FIRST.0 << doublings).min(BACKOFF_MAX)
+    Micros(BACKOFF_FIRST.0 << doublings).min(max)
 }
 
 /// One node's measurements.
@@ -34,6 +38,7 @@ pub struct NodeRecord {
     successes: VecDeque<bool>,
     failures_in_row: u32,
     backed_off_until: Micros,
+    failed_at: Micros,
     unanswered: bool,
     last_updated: Option<Micros>,
 }
@@ -69,10 +74,11 @@ impl NodeRecord {
             return;
         }
         push(&mut self.successes, SUCCESS_WINDOW, false);
+        self.failed_at = now;
         // Requests that were under way together fail together; that is one failure of the node, not several.
         if !self.is_backed_off(now) {
             self.failures_in_row = self.failures_in_row.saturating_add(1);
-            self.backed_off_until = now + backoff(self.failures_in_row);
+            self.backed_off_until = now + backoff(self.failures_in_row, BACKOFF_MAX);
         }
     }
 
@@ -117,6 +123,12 @@ impl NodeRecord {
     #[must_use]
     pub const fn backed_off_until(&self) -> Micros {
         self.backed_off_until
+    }
+
+    /// When it may be asked although it is backed off, since there is no other.
+    #[must_use]
+    pub fn last_resort_at(&self) -> Micros {
+        self.backed_off_until.min(self.failed_at + LAST_RESORT_AFTER)
     }
 
     /// The last ping got no answer, and no download since did.

@@ -7,15 +7,15 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Micros, NodeIndex, NodeRecords};
+use super::{Micros, NodeIndex, NodeRecord, NodeRecords};
 
 /// One replica of a chunk, with all that its rank depends on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
     pub node: NodeIndex,
     pub score: f64,
-    /// It failed lately; ask it at this time, not before. `None`: at once.
-    pub backed_off_until: Option<Micros>,
+    /// It failed lately: others come first, and without others it is asked at this time, not before. `None`: at once.
+    pub last_resort_at: Option<Micros>,
     /// Its last ping got no answer.
     pub unanswered: bool,
     /// It failed this very chunk in this round.
@@ -32,8 +32,8 @@ impl Candidate {
 
     /// Better first. The index settles ties, so that the order is always the same.
     fn compare(&self, other: &Self) -> Ordering {
-        self.backed_off_until
-            .cmp(&other.backed_off_until)
+        self.last_resort_at
+            .cmp(&other.last_resort_at)
             .then(self.unanswered.cmp(&other.unanswered))
             .then(self.tried.cmp(&other.tried))
             .then(self.is_busy().cmp(&other.is_busy()))
@@ -58,9 +58,9 @@ pub fn rank(
             Candidate {
                 node: *node,
                 score: record.map_or(0.0, |record| record.score()),
-                backed_off_until: record
-                    .map(|record| record.backed_off_until())
-                    .filter(|until| now < *until),
+                last_resort_at: record
+                    .filter(|record| record.is_backed_off(now))
+                    .map(NodeRecord::last_resort_at),
                 unanswered: record.is_some_and(|record| record.is_unanswered()),
                 tried: tried.contains(node),
                 running: running.get(node).copied().unwrap_or(0),

@@ -19,6 +19,9 @@ use super::{
 /// Rounds over all replicas before those who wait are told that the chunk cannot be had (base policy: three tries).
 pub const ROUNDS_BEFORE_ERROR: u32 = 3;
 
+/// The longest rest of a chunk between two rounds (base policy: 1, 2 and 4 s).
+const ROUND_REST_MAX: Micros = Micros::from_ms(4_000);
+
 /// A manifest is not read again more often than this. Guess: a placement changes seconds after the failure it follows.
 const MANIFEST_READ_PERIOD: Micros = Micros::from_ms(2_000);
 
@@ -255,7 +258,7 @@ impl Seed {
         }
         chunk.search.tried.clear();
         chunk.search.rounds = chunk.search.rounds.saturating_add(1);
-        chunk.search.ready_at = now + backoff(chunk.search.rounds);
+        chunk.search.ready_at = now + backoff(chunk.search.rounds, ROUND_REST_MAX);
         if chunk.search.rounds.is_multiple_of(ROUNDS_BEFORE_ERROR) {
             actions.push(Action::Unobtainable { seq });
         }
@@ -409,10 +412,11 @@ impl Seed {
                 self.end_round_when_over(now, seq, actions);
                 Err(self.chunks[seq as usize].search.ready_at)
             }
+            // All are backed off, or this one would not be the first.
             Some(Candidate {
-                backed_off_until: Some(until),
+                last_resort_at: Some(at),
                 ..
-            }) => Err(*until),
+            }) if now < *at => Err(*at),
             Some(best) => Ok(self.start(seq, need, best)),
         }
     }
