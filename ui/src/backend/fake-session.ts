@@ -5,7 +5,7 @@ import type { Lane, LaneBar, LogLine, NodePanel, Playback, SourceSpan, VideoCard
 import { FakeNode } from "./fake-nodes";
 import { between, seeded } from "./fake-random";
 
-const CHUNK_MS = 10_000;
+const CHUNK_MS = 4_000;
 const TARGET_BUFFER_MS = 30_000;
 const LANES_MS = 30_000;
 const DOWNLOADS_AT_ONCE = 4;
@@ -63,11 +63,12 @@ export class FakeSession {
   }
 
   private play(deltaMs: number): void {
-    if (this.playback.phase !== "playing") return;
+    const playback = this.playback;
+    if (playback.phase !== "playing" && playback.phase !== "buffering") return;
     const playable = Math.min(deltaMs, this.bufferMs());
     this.playedMs += playable;
-    this.playback.position_ms += playable;
-    if (this.playback.position_ms >= this.playback.duration_ms) this.playback.phase = "ended";
+    playback.position_ms += playable;
+    if (playback.position_ms >= playback.duration_ms) playback.phase = "ended";
   }
 
   private finishDownloads(): void {
@@ -94,7 +95,7 @@ export class FakeSession {
     // Three replicas of each chunk; the best of them serves it.
     const replicas = this.nodes.filter((node) => (node.node + seq * 2) % 5 < 3 && node.status !== "down");
     const node = replicas.sort((a, b) => b.score - a.score)[0] ?? this.nodes[0] ?? new FakeNode(0, this.random);
-    const tookMs = between(this.random, 900, 2600) + node.node * 350;
+    const tookMs = between(this.random, 700, 2400) + node.node * 350;
     const download: Download = { seq, node, startMs: this.nowMs, endMs: this.nowMs + tookMs, outcome: "running" };
     this.downloads.push(download);
     return download;
@@ -130,17 +131,18 @@ export class FakeSession {
   }
 
   private killBusiest(): void {
-    this.failAfterMs = Infinity;
     const victim = [...this.nodes].sort((a, b) => b.chunksServed - a.chunksServed)[0];
-    if (victim === undefined) return;
-    victim.status = "down";
     const cut = this.downloads.filter((d) => d.node === victim && d.outcome === "running");
+    // In the middle of a download, where it hurts.
+    if (victim === undefined || cut.length === 0) return;
+    this.failAfterMs = Infinity;
+    victim.status = "down";
     for (const download of cut) {
       download.outcome = "failed";
       download.endMs = this.nowMs;
     }
     const next = this.nodes.filter((node) => node.status !== "down").sort((a, b) => b.score - a.score)[0];
-    victim.note = `${cut.length} downloads moved to ${next?.name ?? "nobody"}`;
+    victim.note = `${cut.length === 1 ? "1 download" : `${cut.length} downloads`} moved to ${next?.name ?? "nobody"}`;
     const at = new Date(Date.UTC(2024, 5, 15, 12, 4) + this.nowMs).toISOString().slice(11, 19);
     const seq = cut[0]?.seq ?? Math.floor(this.playback.position_ms / CHUNK_MS) + 1;
     this.log = [{ at, text: `${victim.name} stopped answering, chunk ${seq} goes on from ${next?.name ?? "nobody"}` }, ...this.log];
