@@ -1,4 +1,214 @@
-use std::process::ExitCode;
-pub(crate) fn run(_files: &[&str]) -> anyhow::Result<ExitCode> {
-    Ok(ExitCode::FAILURE)
+//! `cargo xtask demo`: from a clean clone to a video that plays from five nodes.
+//!
+//! It builds in the dev profile: hashing is optimised there too, decoding is GStreamer's, and a release build with LTO
+//! would take several times as long on two cores for the same picture. Each run starts an empty cluster in
+//! `target/demo/data`. Without a display the player runs on a virtual one, and the run succeeds only when the frame
+//! number is read back from a picture of that display, twice, the second time a later one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::packages::Purpose;
+use crate::project::Project;
+use crate::screen::{self, Screen};
+use crate::vstack::{Cluster, Ended, Vstack};
+use crate::{say, setup, step};
+
+const CLIP_SECONDS: &str = "60";
+/// From the player's start to two readable pictures. A cold start with software rendering takes about 10 s.
+const PLAYS_WITHIN: Duration = Duration::from_secs(120);
+const PICTURE_PERIOD: Duration = Duration::from_millis(700);
+
+pub(crate) fn run(files: &[&str]) -> Result<ExitCode> {
+    let files = files.iter().map(|file| {
+        Path::new(file)
+            .canonicalize()
+            .with_context(|| format!("cannot open {file}"))
+    });
+    let files: Vec<PathBuf> = files.collect::<Result<_>>()?;
+    let has_screen = screen::exists();
+    let purposes: &[Purpose] = if has_screen {
+        &[Purpose::Build, Purpose::Run]
+    } else {
+        &[Purpose::Build, Purpose::Run, Purpose::Screen]
+    };
+    let project = setup::prepare(purposes)?;
+    build(&project)?;
+    let folder = empty_folder(&project)?;
+    let videos = if files.is_empty() {
+        vec![generated_clip(&project, &folder)?]
+    } else {
+        files.clone()
+    };
+    say::step("starting a cluster of five nodes");
+    let cluster = Cluster::start(project.binary("vstack"), &folder.join("data"))?;
+    let video = upload(&cluster, &videos)?;
+    if has_screen {
+        watch(&project, &cluster, &video)?;
+    } else {
+        photograph(&project, &cluster, &video, &folder, files.is_empty())?;
+    }
+    say::step("stopping the cluster");
+    cluster.stop()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn build(project: &Project) -> Result<()> {
+    say::step("building vstack and vstack-player");
+    let mut command = project.cargo();
+    command.args(["build", "--locked", "--workspace", "--bins"]);
+    step::must(command)
+}
+
+/// `target/demo`, with nothing of an earlier run but the clip.
+fn empty_folder(project: &Project) -> Result<PathBuf> {
+    let folder = project.root.join("target/demo");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for old in ["player.png", "unread.png", "player.log"] {
+        let _ = fs::remove_file(folder.join(old));
+    }
+    let data = folder.join("data");
+    if data.exists() {
+        fs::remove_dir_all(&data).with_context(|| format!("cannot empty {}", data.display()))?;
+    }
+    Ok(folder)
+}
+
+fn generated_clip(project: &Project, folder: &Path) -> Result<PathBuf> {
+    let clip = folder.join("V-Stack demo.mp4");
+    if !clip.exists() {
+        say::step("generating a clip of 60 s");
+        let vstack = Vstack::new(project.binary("vstack"));
+        vstack.tell(&["make-clip", text(&clip)?, "--seconds", CLIP_SECONDS])?;
+    }
+    Ok(clip)
+}
+
+/// Uploads all files; the first one's id.
+fn upload(cluster: &Cluster, videos: &[PathBuf]) -> Result<String> {
+    let mut ids = Vec::new();
+    for video in videos {
+        say::step(&format!("uploading {}", video.display()));
+        let job = cluster.vstack.tell(&["upload", text(video)?])?;
+        let id = job["video_id"].as_str().context("the upload names no video")?;
+        say::note(&format!(
+            "stored as {id}: {} chunks on three nodes each",
+            job["stored_chunks"]
+        ));
+        ids.push(id.to_owned());
+    }
+    ids.into_iter().next().context("nothing was uploaded")
+}
+
+/// The player, told which cluster and which video.
+fn player(project: &Project, cluster: &Cluster, video: &str) -> Command {
+    let mut command = Command::new(project.binary("vstack-player"));
+    command
+        .arg(video)
+        .env("VSTACK_METADATA_URL", &cluster.metadata_url);
+    command
+}
+
+/// Until the window is closed.
+fn watch(project: &Project, cluster: &Cluster, video: &str) -> Result<()> {
+    say::step("opening the player; close its window to end the demo");
+    say::note(&format!("this cluster: --metadata-url {}", cluster.metadata_url));
+    step::must(player(project, cluster, video))
+}
+
+fn photograph(
+    project: &Project,
+    cluster: &Cluster,
+    video: &str,
+    folder: &Path,
+    generated: bool,
+) -> Result<()> {
+    say::step("no display here: playing on a virtual one");
+    let screen = Screen::start(folder)?;
+    let mut command = player(project, cluster, video);
+    screen.show(&mut command);
+    let mut player = Ended::logged(command, &folder.join("player.log"))?;
+    let picture = folder.join("player.png");
+    if generated {
+        let (first, last) = until_it_plays(&screen, &mut player, &cluster.vstack, folder)?;
+        say::note(&format!(
+            "frame {first}, then frame {last}, read from {}",
+            picture.display()
+        ));
+    } else {
+        until_it_changes(&screen, &mut player, folder)?;
+        say::note(
+            "a file of your own carries no bar code: the picture moves, what it shows was not compared",
+        );
+    }
+    say::step(&format!("the video plays: {}", picture.display()));
+    Ok(())
+}
+
+/// Two frame numbers, the second one higher. `player.png` is the picture of the second.
+fn until_it_plays(screen: &Screen, player: &mut Ended, vstack: &Vstack, folder: &Path) -> Result<(u64, u64)> {
+    let picture = folder.join("unread.png");
+    let deadline = Instant::now() + PLAYS_WITHIN;
+    let mut first = None;
+    loop {
+        next_picture(screen, player, &picture, deadline, folder)?;
+        let (readable, answer) = vstack.ask(&["read-frame", text(&picture)?])?;
+        let frame = answer["frame"].as_u64().filter(|_| readable);
+        match (first, frame) {
+            (Some(earlier), Some(later)) if later > earlier => {
+                fs::rename(&picture, folder.join("player.png"))?;
+                return Ok((earlier, later));
+            }
+            (_, Some(frame)) => first = Some(frame),
+            (_, None) => {}
+        }
+    }
+}
+
+/// Three different pictures in a row: something moves on the screen.
+fn until_it_changes(screen: &Screen, player: &mut Ended, folder: &Path) -> Result<()> {
+    let picture = folder.join("unread.png");
+    let deadline = Instant::now() + PLAYS_WITHIN;
+    let mut changes = 0;
+    let mut before = Vec::new();
+    while changes < 3 {
+        next_picture(screen, player, &picture, deadline, folder)?;
+        let now = fs::read(&picture)?;
+        changes = if now == before { 0 } else { changes + 1 };
+        before = now;
+    }
+    Ok(fs::rename(&picture, folder.join("player.png"))?)
+}
+
+fn next_picture(
+    screen: &Screen,
+    player: &mut Ended,
+    picture: &Path,
+    deadline: Instant,
+    folder: &Path,
+) -> Result<()> {
+    let log = folder.join("player.log");
+    if !player.runs() {
+        bail!("the player has ended; its output is in {}", log.display());
+    }
+    if Instant::now() > deadline {
+        bail!(
+            "no moving video within {} s; the last picture is {}, the player's output {}",
+            PLAYS_WITHIN.as_secs(),
+            picture.display(),
+            log.display()
+        );
+    }
+    sleep(PICTURE_PERIOD);
+    screen.photograph(picture)
+}
+
+fn text(path: &Path) -> Result<&str> {
+    path.to_str()
+        .with_context(|| format!("{} is not written in UTF-8", path.display()))
 }

@@ -57,9 +57,17 @@ fn root() -> Result<PathBuf> {
 }
 
 fn read_metadata(root: &Path) -> Result<Value> {
-    // Without --no-deps, so that the lock file is checked against the manifests.
+    // Without --no-deps, so that the lock file is checked against the manifests; for this platform alone, so that no
+    // crate of another one is downloaded.
     let output = cargo(root)
-        .args(["metadata", "--locked", "--format-version", "1"])
+        .args([
+            "metadata",
+            "--locked",
+            "--format-version",
+            "1",
+            "--filter-platform",
+            &host()?,
+        ])
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run cargo")?;
@@ -67,4 +75,15 @@ fn read_metadata(root: &Path) -> Result<Value> {
         bail!("cargo metadata --locked failed; if Cargo.lock is behind, `cargo check` brings it up to date");
     }
     serde_json::from_slice(&output.stdout).context("cargo metadata printed something that is no JSON")
+}
+
+/// The platform that rustc builds for here.
+fn host() -> Result<String> {
+    let output = Command::new("rustc")
+        .arg("-vV")
+        .output()
+        .context("cannot run rustc")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc names no host platform")?.to_owned())
 }
