@@ -1,1 +1,169 @@
-//! The metadata role.
+//! The metadata role: the library, the manifests, the nodes, and the catalogue's side of ChunkPaxos over HTTP.
+//!
+//! The rules are in `vstack-core`, the rows in `vstack-meta`; here are signatures, the choice of nodes, and requests.
+//! Nothing here is state that a restart may lose, except which uploaders were heard of lately.
+
+mod collect;
+mod consensus;
+mod fetch;
+mod finalize;
+mod input;
+mod manifest;
+mod nodes;
+mod placement;
+mod plain;
+mod problem;
+mod state;
+mod videos;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+use rustix::fs::{FlockOperation, flock};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+use vstack_core::keys::ClusterKey;
+use vstack_meta::{MetaError, SqliteMetaStore};
+
+pub use state::Clock;
+
+use crate::role::{Running, StartError, listen};
+use state::Metadata;
+
+/// The catalogue's file in the role's folder.
+const CATALOGUE: &str = "catalogue.db";
+const LOCK: &str = "LOCK";
+
+/// How to run the role.
+#[derive(Debug, Clone)]
+pub struct MetadataConfig {
+    pub listen: SocketAddr,
+    /// The role's own folder; made if it is not there.
+    pub data: PathBuf,
+    pub key: ClusterKey,
+    pub clock: Clock,
+}
+
+impl MetadataConfig {
+    /// The role at `listen` with its catalogue in `data`, by the system's clock.
+    #[must_use]
+    pub fn new(listen: SocketAddr, data: PathBuf, key: ClusterKey) -> Self {
+        Self {
+            listen,
+            data,
+            key,
+            clock: Clock::default(),
+        }
+    }
+}
+
+/// Starts the role. On return it listens, and its generation is durable.
+///
+/// # Errors
+/// The folder is in use or unusable, the catalogue is damaged or of a newer version, or the address is taken.
+pub async fn start(config: MetadataConfig) -> Result<Running, StartError> {
+    let lock = lock_folder(&config.data)?;
+    let path = config.data.join(CATALOGUE);
+    let opened = tokio::task::spawn_blocking(move || SqliteMetaStore::open(&path)).await;
+    let store = match opened {
+        Ok(store) => store.map_err(|error| unusable(&config.data, &error))?,
+        Err(error) => return Err(unusable(&config.data, &error)),
+    };
+    info!(generation = store.generation(), data = %config.data.display(), "catalogue opened");
+    let listener = listen(config.listen).await?;
+    let stop = CancellationToken::new();
+    let metadata = Arc::new(Metadata::new(Arc::new(store), config.key, config.clock, lock));
+    tokio::spawn(collect::run(metadata.clone(), stop.clone()));
+    tokio::spawn(nodes::judge(metadata.clone(), stop.clone()));
+    let address = config.listen;
+    Running::serve(
+        "metadata",
+        None,
+        listener,
+        crate::http::shell(routes(metadata)),
+        stop,
+    )
+    .map_err(|cause| StartError::Listen {
+        address,
+        holder: String::new(),
+        cause,
+    })
+}
+
+fn routes(metadata: Arc<Metadata>) -> Router {
+    Router::new()
+        .route("/video", get(videos::list).post(videos::create))
+        .route(
+            "/video/{video_id}",
+            get(videos::show).patch(videos::rename).delete(videos::delete),
+        )
+        .route("/video/{video_id}/finalize", post(finalize::finalize))
+        .route("/video/{video_id}/abort", post(videos::abort))
+        .route("/video/{video_id}/view", post(videos::view))
+        .route("/manifest/{video_id}", get(manifest::show))
+        .route("/chunk/{chunk_id}/commit", post(plain::commit))
+        .route("/consensus/open", post(consensus::open))
+        .route("/consensus/commit", post(consensus::commit))
+        .route("/nodes", get(nodes::all))
+        .route("/nodes/healthy", get(nodes::healthy))
+        .route("/nodes/{node_id}/heartbeat", post(nodes::heartbeat))
+        .route("/uploaders", get(nodes::uploaders))
+        .route("/uploaders/heartbeat", post(nodes::uploader_heartbeat))
+        .route("/under-replicated", get(nodes::under_replicated))
+        .with_state(metadata)
+}
+
+/// Holds the folder for this process; the lock ends with it.
+fn lock_folder(data: &Path) -> Result<File, StartError> {
+    fs::create_dir_all(data).map_err(|error| unusable(data, &error))?;
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(data.join(LOCK));
+    let mut file = opened.map_err(|error| unusable(data, &error))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut pid = String::new();
+            file.read_to_string(&mut pid)
+                .map_err(|error| unusable(data, &error))?;
+            return Err(StartError::Locked {
+                path: data.display().to_string(),
+                pid: pid.trim().to_owned(),
+            });
+        }
+        Err(error) => return Err(unusable(data, &error)),
+    }
+    let noted = file.set_len(0).and_then(|()| file.rewind());
+    noted
+        .and_then(|()| file.write_all(std::process::id().to_string().as_bytes()))
+        .map_err(|error| unusable(data, &error))?;
+    Ok(file)
+}
+
+fn unusable(data: &Path, reason: &dyn std::fmt::Display) -> StartError {
+    StartError::Data {
+        path: data.display().to_string(),
+        reason: reason.to_string(),
+    }
+}
+
+/// Compares the catalogue in the role's folder with itself: `vstack meta check`. The role must not be running on it.
+///
+/// # Errors
+/// The folder is in use, or the catalogue cannot be opened or read.
+pub async fn check(data: &Path) -> Result<Vec<vstack_meta::Finding>, StartError> {
+    let _lock = lock_folder(data)?;
+    let store =
+        SqliteMetaStore::open(&data.join(CATALOGUE)).map_err(|error: MetaError| unusable(data, &error))?;
+    vstack_meta::MetaStore::check(&store)
+        .await
+        .map_err(|error| unusable(data, &error))
+}

@@ -1,0 +1,176 @@
+//! Nodes and uploaders: heartbeats, lists, and the judgement of silence.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use vstack_api::ErrorCode;
+use vstack_api::wire::{Heartbeat, NodeEntry, UploaderHeartbeat};
+use vstack_core::id::NodeId;
+use vstack_core::limits::HEARTBEAT_MS;
+use vstack_core::node::NodeHealth;
+use vstack_core::time::UnixMillis;
+use vstack_meta::{Cmd, NodeRecord, NodeReport, Reply};
+
+use super::input;
+use super::problem::refusal;
+use super::state::Metadata;
+use super::videos::rfc3339;
+use crate::http::{Answer, StrictJson, refuse};
+
+/// Chunks that `GET /under-replicated` lists.
+const UNDER_REPLICATED_SHOWN: usize = 1_000;
+
+pub(super) async fn heartbeat(
+    State(metadata): State<Arc<Metadata>>,
+    Path(node): Path<String>,
+    StrictJson(heartbeat): StrictJson<Heartbeat>,
+) -> Answer<Json<Value>> {
+    let node = input::node_id(&node)?;
+    // The key of a node is derived from its id: whoever signs with it was given this identity by the cluster.
+    if !heartbeat.verifies(node, &metadata.key.receipt_key(node)) {
+        let detail =
+            "the heartbeat is not signed with this node's key; start it with this cluster's key file";
+        return Err(refuse(ErrorCode::BadSignature, detail));
+    }
+    check_heartbeat(&heartbeat)?;
+    let report = NodeReport {
+        node,
+        url: heartbeat.url.clone(),
+        incarnation: heartbeat.incarnation,
+        boot_epoch: heartbeat.boot_epoch,
+        version: heartbeat.version,
+        disk_usage_percent: heartbeat.disk_usage,
+        chunk_count: heartbeat.chunk_count,
+        read_only: heartbeat.read_only,
+        highest_generation: heartbeat.highest_generation,
+    };
+    let reply = metadata
+        .apply(Cmd::Heartbeat {
+            report,
+            now: metadata.now(),
+        })
+        .await?;
+    if let Reply::Heartbeat(reply) = reply {
+        if reply.before.is_none() {
+            info!(%node, url = %heartbeat.url, "node registered");
+        }
+        if reply.lost_parts > 0 {
+            warn!(%node, parts = reply.lost_parts, "node came back with another disk, its parts are lost");
+        }
+    }
+    Ok(Json(json!({})))
+}
+
+fn check_heartbeat(heartbeat: &Heartbeat) -> Answer<()> {
+    /// Largest number that a column holds.
+    const MAX: u64 = i64::MAX as u64;
+    input::role_url("url", &heartbeat.url)?;
+    if !(0.0..=100.0).contains(&heartbeat.disk_usage) {
+        return input::invalid("disk_usage", "it is a percentage");
+    }
+    if heartbeat.chunk_count > MAX || heartbeat.boot_epoch > MAX {
+        return input::invalid("chunk_count, boot_epoch", "no node has counted that far");
+    }
+    if heartbeat.version.len() > 100 {
+        return input::invalid("version", "it is too long");
+    }
+    Ok(())
+}
+
+pub(super) async fn all(State(metadata): State<Arc<Metadata>>) -> Answer<Json<Vec<NodeEntry>>> {
+    let now = metadata.now();
+    let nodes = metadata.nodes().await?;
+    Ok(Json(nodes.iter().map(|node| entry(node, now)).collect()))
+}
+
+pub(super) async fn healthy(State(metadata): State<Arc<Metadata>>) -> Answer<Json<Vec<NodeEntry>>> {
+    let now = metadata.now();
+    let nodes = metadata.nodes().await?;
+    let healthy = nodes
+        .iter()
+        .filter(|node| node.health(now) == NodeHealth::Healthy);
+    Ok(Json(healthy.map(|node| entry(node, now)).collect()))
+}
+
+fn entry(node: &NodeRecord, now: UnixMillis) -> NodeEntry {
+    NodeEntry {
+        node_id: node.node,
+        node_url: node.url.clone(),
+        disk_usage: node.disk_usage_percent,
+        last_seen: rfc3339(node.last_heartbeat),
+        silent_ms: now.since(node.last_heartbeat),
+        chunk_count: node.chunk_count,
+        status: node.health(now),
+        read_only: node.read_only,
+        incarnation: node.incarnation,
+        boot_epoch: node.boot_epoch,
+        version: node.version.clone(),
+    }
+}
+
+pub(super) async fn uploaders(State(metadata): State<Arc<Metadata>>) -> Json<Vec<String>> {
+    Json(metadata.uploaders())
+}
+
+pub(super) async fn uploader_heartbeat(
+    State(metadata): State<Arc<Metadata>>,
+    StrictJson(heartbeat): StrictJson<UploaderHeartbeat>,
+) -> Answer<Json<Value>> {
+    if !heartbeat.verifies(&metadata.key.grant_key()) {
+        return Err(refuse(
+            ErrorCode::BadSignature,
+            "the heartbeat is not signed with this cluster's key",
+        ));
+    }
+    input::role_url("url", &heartbeat.url)?;
+    metadata.note_uploader(heartbeat.url);
+    Ok(Json(json!({})))
+}
+
+/// Chunks that wait for repair, those that miss most first.
+pub(super) async fn under_replicated(State(metadata): State<Arc<Metadata>>) -> Answer<Json<Vec<Value>>> {
+    let chunks = metadata
+        .store
+        .under_replicated(UNDER_REPLICATED_SHOWN)
+        .await
+        .map_err(refusal)?;
+    let item = |chunk: &vstack_meta::UnderReplicated| json!({ "chunk_id": chunk.chunk, "missing_parts": chunk.missing_parts });
+    Ok(Json(chunks.iter().map(item).collect()))
+}
+
+/// Keeps the column `status` up to date and says when a node changes, until the role stops.
+pub(super) async fn judge(metadata: Arc<Metadata>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(HEARTBEAT_MS / 2));
+    let mut seen: BTreeMap<NodeId, NodeHealth> = BTreeMap::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let now = metadata.now();
+        let Ok(nodes) = metadata.store.nodes().await else {
+            continue;
+        };
+        let health: BTreeMap<_, _> = nodes.iter().map(|node| (node.node, node.health(now))).collect();
+        if health == seen {
+            continue;
+        }
+        for (node, health) in &health {
+            if let Some(before) = seen.get(node)
+                && before != health
+            {
+                info!(%node, before = before.as_str(), now = health.as_str(), "node changed");
+            }
+        }
+        // The column is for people who look into the file; readers judge by the heartbeat.
+        if metadata.apply(Cmd::JudgeNodes { now }).await.is_ok() {
+            seen = health;
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Which nodes a new ballot goes to.
+
+use std::collections::BTreeSet;
+
+use vstack_api::{ErrorCode, Problem};
+use vstack_core::id::{ChunkId, NodeId};
+use vstack_core::limits::REPLICA_COUNT;
+use vstack_core::node::NodeHealth;
+use vstack_core::placement::{Candidate, choose_nodes};
+use vstack_core::time::UnixMillis;
+use vstack_meta::NodeRecord;
+
+/// The nodes as they are now, for a whole batch.
+#[derive(Debug)]
+pub(super) struct Choice<'a> {
+    nodes: &'a [NodeRecord],
+    now: UnixMillis,
+}
+
+impl<'a> Choice<'a> {
+    pub(super) const fn new(nodes: &'a [NodeRecord], now: UnixMillis) -> Self {
+        Self { nodes, now }
+    }
+
+    /// Nodes for all copies of `chunk`, at least `min_ack` of them. Suspect nodes fill up only where healthy ones do
+    /// not suffice.
+    pub(super) fn choose(
+        &self,
+        chunk: ChunkId,
+        exclude: &BTreeSet<NodeId>,
+        min_ack: usize,
+    ) -> Result<Vec<NodeId>, Box<Problem>> {
+        self.check_size()?;
+        let mut chosen = choose_nodes(
+            chunk,
+            &self.candidates(NodeHealth::Healthy, exclude),
+            REPLICA_COUNT,
+        );
+        if chosen.len() < REPLICA_COUNT {
+            let suspects = self.candidates(NodeHealth::Degraded, exclude);
+            chosen.extend(choose_nodes(chunk, &suspects, REPLICA_COUNT - chosen.len()));
+        }
+        if chosen.len() >= min_ack {
+            return Ok(chosen);
+        }
+        let detail = format!(
+            "{} of {} nodes can take this chunk, and {min_ack} copies are needed; see `vstack status`",
+            chosen.len(),
+            self.nodes.len()
+        );
+        Err(Box::new(Problem::new(ErrorCode::NotEnoughNodes, detail)))
+    }
+
+    /// Fewer copies are for clusters of which some nodes are down, not for those that are too small.
+    pub(super) fn check_size(&self) -> Result<(), Box<Problem>> {
+        if self.nodes.len() >= REPLICA_COUNT {
+            return Ok(());
+        }
+        let detail = format!(
+            "{REPLICA_COUNT} copies need {REPLICA_COUNT} nodes, and {} are registered; add a node",
+            self.nodes.len()
+        );
+        Err(Box::new(Problem::new(ErrorCode::NotEnoughNodes, detail)))
+    }
+
+    fn candidates(&self, health: NodeHealth, exclude: &BTreeSet<NodeId>) -> Vec<Candidate> {
+        let fits = |node: &&NodeRecord| {
+            node.health(self.now) == health
+                && !node.read_only
+                && node.known_url().is_some()
+                && !exclude.contains(&node.node)
+        };
+        let candidate = |node: &NodeRecord| Candidate {
+            node: node.node,
+            incarnation: node.incarnation,
+            free_share: (1.0 - node.disk_usage_percent / 100.0).clamp(0.0, 1.0),
+        };
+        self.nodes.iter().filter(fits).map(candidate).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+    use vstack_core::id::{Incarnation, VideoId};
+
+    const NOW: UnixMillis = UnixMillis(100_000);
+
+    fn node(number: u128, silent_ms: u64) -> NodeRecord {
+        NodeRecord {
+            node: NodeId(Uuid::from_u128(number)),
+            url: format!("http://127.0.0.1:{number}"),
+            last_heartbeat: UnixMillis(NOW.0 - silent_ms),
+            disk_usage_percent: 10.0,
+            chunk_count: 0,
+            version: String::new(),
+            incarnation: Incarnation(Uuid::nil()),
+            boot_epoch: 1,
+            read_only: false,
+            highest_generation: 0,
+        }
+    }
+
+    fn check(nodes: &[NodeRecord], exclude: &[u128], min_ack: usize, expected: Result<&[u128], ErrorCode>) {
+        let exclude = exclude
+            .iter()
+            .map(|&number| NodeId(Uuid::from_u128(number)))
+            .collect();
+        let chunk = ChunkId::media(VideoId(Uuid::nil()), 0);
+        let chosen = Choice::new(nodes, NOW).choose(chunk, &exclude, min_ack);
+        let found = chosen.map(|nodes| nodes.iter().map(|node| node.0.as_u128()).collect::<BTreeSet<_>>());
+        let expected = expected.map(|numbers| numbers.iter().copied().collect());
+        assert_eq!(found.map_err(|problem| problem.code), expected);
+    }
+
+    #[test]
+    fn healthy_nodes_come_first_and_suspects_fill_up() {
+        let nodes = [node(1, 0), node(2, 0), node(3, 6_000), node(4, 0)];
+        check(&nodes, &[], 3, Ok(&[1, 2, 4]));
+        check(&nodes, &[4], 3, Ok(&[1, 2, 3]));
+    }
+
+    #[test]
+    fn dead_full_read_only_and_excluded_nodes_take_nothing() {
+        let mut nodes = [node(1, 0), node(2, 31_000), node(3, 0), node(4, 0), node(5, 0)];
+        nodes[2].disk_usage_percent = 100.0;
+        nodes[3].read_only = true;
+        check(&nodes, &[], 3, Err(ErrorCode::NotEnoughNodes));
+        check(&nodes, &[], 2, Ok(&[1, 5]));
+        check(&nodes, &[5], 2, Err(ErrorCode::NotEnoughNodes));
+    }
+
+    #[test]
+    fn a_cluster_that_is_too_small_refuses_even_fewer_copies() {
+        check(&[node(1, 0), node(2, 0)], &[], 2, Err(ErrorCode::NotEnoughNodes));
+    }
+}

@@ -1,0 +1,100 @@
+//! What the role's handlers share.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use vstack_api::client::Endpoint;
+use vstack_api::{HttpTransport, StorageClient, Transport};
+use vstack_core::keys::ClusterKey;
+use vstack_core::limits::NODE_DOWN_AFTER_MS;
+use vstack_core::time::UnixMillis;
+use vstack_meta::{Cmd, MetaStore, NodeRecord, Reply};
+
+use super::problem::refusal;
+use crate::http::Answer;
+
+/// The wall clock, which tests and the fault lab can put forward.
+#[derive(Debug, Clone, Default)]
+pub struct Clock {
+    ahead_ms: Arc<AtomicU64>,
+}
+
+impl Clock {
+    /// Puts this clock and its clones forward.
+    pub fn advance(&self, ms: u64) {
+        self.ahead_ms.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub(super) fn now(&self) -> UnixMillis {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        UnixMillis(ms) + self.ahead_ms.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Metadata {
+    pub(super) store: Arc<dyn MetaStore>,
+    pub(super) key: ClusterKey,
+    pub(super) clock: Clock,
+    transport: Arc<dyn Transport>,
+    /// When each uploader was last heard of.
+    uploaders: Mutex<BTreeMap<String, UnixMillis>>,
+    /// Released when the role is gone, with the store.
+    _lock: File,
+}
+
+impl Metadata {
+    pub(super) fn new(store: Arc<dyn MetaStore>, key: ClusterKey, clock: Clock, lock: File) -> Self {
+        Self {
+            store,
+            key,
+            clock,
+            transport: Arc::new(HttpTransport::new()),
+            uploaders: Mutex::default(),
+            _lock: lock,
+        }
+    }
+
+    pub(super) fn now(&self) -> UnixMillis {
+        self.clock.now()
+    }
+
+    /// A client of a node, over the connections that all clients of this role share.
+    pub(super) fn storage(&self, url: &str) -> StorageClient {
+        StorageClient(Endpoint::with_transport(url, self.transport.clone()))
+    }
+
+    pub(super) async fn apply(&self, command: Cmd) -> Answer<Reply> {
+        self.store.apply_one(command).await.map_err(refusal)
+    }
+
+    pub(super) async fn nodes(&self) -> Answer<Vec<NodeRecord>> {
+        self.store.nodes().await.map_err(refusal)
+    }
+
+    pub(super) fn note_uploader(&self, url: String) {
+        let now = self.now();
+        let mut uploaders = self.uploaders.lock().unwrap_or_else(PoisonError::into_inner);
+        uploaders.retain(|_, seen| now.since(*seen) < NODE_DOWN_AFTER_MS);
+        uploaders.insert(url, now);
+    }
+
+    /// Uploaders that may be alive, the one heard of last first.
+    pub(super) fn uploaders(&self) -> Vec<String> {
+        let now = self.now();
+        let uploaders = self.uploaders.lock().unwrap_or_else(PoisonError::into_inner);
+        let alive = uploaders
+            .iter()
+            .filter(|(_, seen)| now.since(**seen) < NODE_DOWN_AFTER_MS);
+        let mut alive: Vec<_> = alive
+            .map(|(url, seen)| (std::cmp::Reverse(*seen), url.clone()))
+            .collect();
+        alive.sort();
+        alive.into_iter().map(|(_, url)| url).collect()
+    }
+}
