@@ -3,3 +3,4 @@
 #[cfg(test)]
 mod bindings;
 pub mod dto;
+pub mod player;

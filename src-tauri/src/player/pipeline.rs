@@ -1,0 +1,222 @@
+//! `playbin`, with our source in front and our sink behind, in the four states that the worker needs of it.
+//!
+//! One pipeline lives as long as the player; videos are loaded into it one after another. Classic `playbin`, not
+//! `playbin3`: the latter hung in preroll in 28 of 145 starts on GStreamer 1.22.0, the former in none.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use gst::prelude::*;
+use gstreamer as gst;
+
+use super::feed::{Feed, lock};
+use super::source::{SCHEME, VideoSource};
+use super::worker::Input;
+use super::{PlayerError, allowed, bus, trim};
+
+/// Tracks shown, volume in software, interlaced pictures woven. No subtitles, visualisations or network buffering:
+/// those are not the pipeline's business here.
+const PLAY_FLAGS: &str = "video+audio+soft-volume+deinterlace";
+
+/// Where sound goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AudioOutput {
+    /// The desktop's output, or none where there is no device.
+    Desktop,
+    /// A sink that keeps time and makes no sound: tests.
+    Silent,
+}
+
+/// Makes the library and our element ready; once a process.
+pub(super) fn prepare() -> Result<(), PlayerError> {
+    static PREPARED: Mutex<bool> = Mutex::new(false);
+    let mut prepared = lock(&PREPARED);
+    if !*prepared {
+        gst::init().map_err(|error| PlayerError::Library(error.to_string()))?;
+        VideoSource::register().map_err(|error| PlayerError::Library(error.to_string()))?;
+        allowed::restrict();
+        *prepared = true;
+    }
+    Ok(())
+}
+
+/// The element that `name` makes, or the package that is missing.
+pub(super) fn make(name: &'static str) -> Result<gst::Element, PlayerError> {
+    gst::ElementFactory::make(name)
+        .build()
+        .map_err(|_| PlayerError::MissingElement { name })
+}
+
+pub(super) struct Pipeline {
+    playbin: gst::Element,
+    loaded: Slot,
+}
+
+/// What the next source element reads, and the time it starts with.
+type Slot = Arc<Mutex<Option<(Arc<Feed>, u64)>>>;
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline").finish_non_exhaustive()
+    }
+}
+
+impl Pipeline {
+    /// A pipeline that shows pictures in `video_sink` and tells `inbox` what happens.
+    pub(super) fn new(
+        video_sink: &gst::Element,
+        audio: AudioOutput,
+        inbox: Sender<Input>,
+        number: Arc<AtomicU64>,
+    ) -> Result<Self, PlayerError> {
+        let playbin = make("playbin")?;
+        playbin.set_property_from_str("flags", PLAY_FLAGS);
+        playbin.set_property("video-sink", video_sink);
+        playbin.set_property("audio-sink", audio_sink(audio)?);
+        let loaded = Slot::default();
+        install_hooks(&playbin, &loaded);
+        let bus = playbin
+            .bus()
+            .ok_or(PlayerError::Library("the pipeline has no bus".into()))?;
+        bus::forward(&bus, inbox, number);
+        Ok(Self { playbin, loaded })
+    }
+
+    /// Starts to load a video so that its picture at `start_ms` comes first; the pipeline pauses there.
+    pub(super) fn load(&self, id: &str, feed: &Arc<Feed>, start_ms: u64) -> Result<(), PlayerError> {
+        self.stop();
+        *lock(&self.loaded) = Some((Arc::clone(feed), start_ms));
+        self.playbin.set_property("uri", format!("{SCHEME}://video/{id}"));
+        self.set_state(gst::State::Paused)
+    }
+
+    pub(super) fn play(&self) -> Result<(), PlayerError> {
+        self.set_state(gst::State::Playing)
+    }
+
+    pub(super) fn pause(&self) -> Result<(), PlayerError> {
+        self.set_state(gst::State::Paused)
+    }
+
+    /// Back to nothing: threads ended, devices closed.
+    pub(super) fn stop(&self) {
+        if self.playbin.set_state(gst::State::Null).is_err() {
+            tracing::warn!("the pipeline did not stop cleanly");
+        }
+        *lock(&self.loaded) = None;
+    }
+
+    fn set_state(&self, state: gst::State) -> Result<(), PlayerError> {
+        match self.playbin.set_state(state) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(PlayerError::State),
+        }
+    }
+
+    /// A flushing, exact seek. Returns when the old data is gone; [`bus::BusEvent::Prerolled`] says when the new
+    /// picture is there.
+    pub(super) fn seek(&self, position_ms: u64) -> Result<(), PlayerError> {
+        let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
+        let position = gst::ClockTime::from_mseconds(position_ms);
+        self.playbin
+            .seek_simple(flags, position)
+            .map_err(|_| PlayerError::Seek { position_ms })
+    }
+
+    /// Time of the picture that is shown, where there is one.
+    pub(super) fn position_ms(&self) -> Option<u64> {
+        self.playbin
+            .query_position::<gst::ClockTime>()
+            .map(gst::ClockTime::mseconds)
+    }
+
+    pub(super) fn set_volume(&self, volume: f64, muted: bool) {
+        // Loudness is heard on a cubic scale; the page's slider is linear in what is heard.
+        let amplitude = volume.clamp(0.0, 1.0).powi(3);
+        self.playbin.set_property("volume", amplitude);
+        self.playbin.set_property("mute", muted);
+    }
+
+    pub(super) fn redistribute_latency(&self) {
+        if let Some(bin) = self.playbin.downcast_ref::<gst::Bin>() {
+            let _ = bin.recalculate_latency();
+        }
+    }
+
+    /// Waits until the last change of state is over; for the end of the process.
+    pub(super) fn settle(&self) {
+        let _ = self
+            .playbin
+            .state(gst::ClockTime::from_mseconds(SETTLE.as_secs() * 1000));
+    }
+}
+
+/// Longest wait for the pipeline to end.
+const SETTLE: Duration = Duration::from_secs(3);
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.stop();
+        self.settle();
+    }
+}
+
+/// Gives each new source its feed and its start, and each new demuxer its probes.
+fn install_hooks(playbin: &gst::Element, loaded: &Slot) {
+    let for_source = Arc::clone(loaded);
+    playbin.connect("source-setup", false, move |values| {
+        let source = values
+            .get(1)?
+            .get::<gst::Element>()
+            .ok()?
+            .downcast::<VideoSource>()
+            .ok()?;
+        let (feed, start_ms) = lock(&for_source).clone()?;
+        source.set_feed(feed);
+        start_at(&source, start_ms);
+        None
+    });
+    let for_probes = Arc::clone(loaded);
+    playbin.connect("deep-element-added", false, move |values| {
+        let element = values.get(2)?.get::<gst::Element>().ok()?;
+        let is_demuxer = element
+            .factory()
+            .is_some_and(|factory| factory.name() == "qtdemux");
+        if is_demuxer && let Some((feed, _)) = lock(&for_probes).clone() {
+            trim::install(&element, &feed);
+        }
+        None
+    });
+}
+
+/// A seek that a source keeps until it is activated: the pipeline prerolls at that time and reads nothing before it.
+fn start_at(source: &VideoSource, start_ms: u64) {
+    if start_ms == 0 {
+        return;
+    }
+    let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
+    let start = gst::ClockTime::from_mseconds(start_ms);
+    let seek = gst::event::Seek::new(
+        1.0,
+        flags,
+        gst::SeekType::Set,
+        start,
+        gst::SeekType::None,
+        gst::ClockTime::NONE,
+    );
+    source.send_event(seek);
+}
+
+fn audio_sink(audio: AudioOutput) -> Result<gst::Element, PlayerError> {
+    match audio {
+        // Falls back to a fake sink by itself where no device opens.
+        AudioOutput::Desktop => make("autoaudiosink"),
+        AudioOutput::Silent => {
+            let sink = make("fakesink")?;
+            sink.set_property("sync", true);
+            Ok(sink)
+        }
+    }
+}
