@@ -1,1 +1,114 @@
-//! The uploader role.
+//! The uploader role: receives files, turns them into chunks, and places the chunks in the cluster.
+//!
+//! A file is spooled to disk first (constant memory), then judged, converted by FFmpeg and cut; its chunks go to their
+//! nodes while FFmpeg still runs, at most five at once, and FFmpeg waits when they are slow. Every chunk goes through
+//! ChunkPaxos. Whatever fails or is cancelled leaves no chunks and no rows; its original is kept for seven days.
+//!
+//! Left out: resumable uploads (tus), renditions for further sound tracks, subtitles, storyboards.
+
+mod batch;
+mod jobs;
+mod pipeline;
+mod place;
+mod receive;
+mod routes;
+mod spool;
+mod work;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use vstack_api::roles::MetadataClient;
+use vstack_api::transport::{HttpTransport, Transport};
+use vstack_api::wire::UploaderHeartbeat;
+use vstack_core::keys::ClusterKey;
+use vstack_core::limits::HEARTBEAT_MS;
+use vstack_media::ffmpeg::Tools;
+
+use crate::http::shell;
+use crate::role::{Running, StartError, listen};
+use pipeline::Pipeline;
+use place::ChunkPlacer;
+use spool::Spool;
+use work::Uploader;
+
+/// FFmpeg processes that convert at the same time; further uploads wait their turn. A transcode takes all cores.
+const CONVERSIONS_AT_ONCE: usize = 2;
+
+/// How an uploader is set up.
+#[derive(Debug, Clone)]
+pub struct UploaderConfig {
+    pub listen: SocketAddr,
+    pub metadata_url: String,
+    /// Folder for spooled originals; made when it is not there.
+    pub data: PathBuf,
+    pub cluster_key: ClusterKey,
+    pub tools: Tools,
+    pub conversions_at_once: usize,
+}
+
+impl UploaderConfig {
+    /// With FFmpeg from PATH and two conversions at once.
+    #[must_use]
+    pub fn new(listen: SocketAddr, metadata_url: &str, data: PathBuf, cluster_key: ClusterKey) -> Self {
+        Self {
+            listen,
+            metadata_url: metadata_url.to_owned(),
+            data,
+            cluster_key,
+            tools: Tools::default(),
+            conversions_at_once: CONVERSIONS_AT_ONCE,
+        }
+    }
+}
+
+/// Starts the role. On return it listens; the metadata role hears of it within two seconds.
+///
+/// # Errors
+/// The port is taken, or the data folder cannot be used.
+pub async fn start(config: UploaderConfig) -> Result<Running, StartError> {
+    let spool = Spool::open(&config.data)?;
+    let listener = listen(config.listen).await?;
+    let stop = CancellationToken::new();
+    let transport: Arc<dyn Transport> = Arc::new(HttpTransport::new());
+    let metadata = MetadataClient::with_transport(&config.metadata_url, Arc::clone(&transport));
+    let placer = ChunkPlacer::new(metadata.clone(), transport);
+    let pipeline = Pipeline::new(config.tools, metadata.clone(), placer, config.conversions_at_once);
+    let uploader = Arc::new(Uploader::new(spool, metadata.clone(), pipeline, stop.clone()));
+    let app = shell(routes::routes(Arc::clone(&uploader)));
+    let running = Running::serve("uploader", None, listener, app, stop.clone()).map_err(|cause| {
+        StartError::Listen {
+            address: config.listen,
+            holder: String::new(),
+            cause,
+        }
+    })?;
+    let heartbeat = UploaderHeartbeat::signed(&config.cluster_key.grant_key(), running.url.clone());
+    tokio::spawn(
+        stop.clone()
+            .run_until_cancelled_owned(send_heartbeats(metadata, heartbeat)),
+    );
+    tokio::spawn(stop.run_until_cancelled_owned(async move { uploader.tidy_for_ever().await }));
+    Ok(running)
+}
+
+/// Tells the metadata role where uploads go. A change between answered and unanswered is told once.
+async fn send_heartbeats(metadata: MetadataClient, heartbeat: UploaderHeartbeat) {
+    let mut beats = tokio::time::interval(Duration::from_millis(HEARTBEAT_MS));
+    let mut answered = None;
+    loop {
+        beats.tick().await;
+        let result = metadata.uploader_heartbeat(&heartbeat).await;
+        if answered != Some(result.is_ok()) {
+            match &result {
+                Ok(()) => info!("registered with the metadata role"),
+                Err(error) => warn!(%error, "the metadata role does not take the heartbeat"),
+            }
+        }
+        answered = Some(result.is_ok());
+    }
+}

@@ -1,0 +1,314 @@
+//! The uploader's HTTP routes: two doors for a file, and windows on its job.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::multipart::Field;
+use axum::extract::{DefaultBodyLimit, Multipart, Path, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use futures::stream::{self, Stream};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use vstack_api::wire::{Job, JobState, UploadAccepted};
+use vstack_api::{ErrorCode, Problem};
+use vstack_core::id::VideoId;
+use vstack_core::limits::MAX_TITLE_CHARS;
+use vstack_core::manifest::VideoStatus;
+
+use super::jobs::JobHandle;
+use super::work::Uploader;
+use crate::http::{Answer, Refusal, refuse};
+
+/// Most events a second that a watcher gets.
+const EVENT_PAUSE: Duration = Duration::from_millis(100);
+
+type Shared = State<Arc<Uploader>>;
+type Accepted = (StatusCode, Json<UploadAccepted>);
+
+pub(super) fn routes(uploader: Arc<Uploader>) -> Router {
+    let doors = Router::new()
+        .route("/upload", post(upload_form))
+        .route("/upload/{video_id}", put(upload_raw).post(upload_raw))
+        .layer(DefaultBodyLimit::disable());
+    Router::new()
+        .route("/jobs", get(list_jobs))
+        .route("/jobs/{job_id}", get(show_job).delete(cancel_job))
+        .route("/jobs/{job_id}/events", get(watch_job))
+        .route(
+            "/health",
+            get(|| async { Json(serde_json::json!({ "status": "ok" })) }),
+        )
+        .merge(doors)
+        .with_state(uploader)
+}
+
+/// `POST /upload`: answers once the whole file is on our disk; the job goes on.
+async fn upload_form(
+    State(uploader): Shared,
+    form: Result<Multipart, axum::extract::multipart::MultipartRejection>,
+) -> Answer<Accepted> {
+    let form = form.map_err(|rejection| refuse(ErrorCode::UnsupportedMediaType, rejection.body_text()))?;
+    finish_even_if_the_client_leaves(async move {
+        let job = receive_form(&uploader, form).await?;
+        Ok(uploader.launch(&job))
+    })
+    .await
+}
+
+/// A handler's future is dropped when its client disconnects; cleaning up after a broken upload must not be.
+async fn finish_even_if_the_client_leaves(
+    work: impl Future<Output = Result<UploadAccepted, Problem>> + Send + 'static,
+) -> Answer<Accepted> {
+    let ended = tokio::spawn(work).await;
+    let accepted = ended.map_err(|error| refuse(ErrorCode::Internal, error.to_string()))??;
+    Ok((StatusCode::ACCEPTED, Json(accepted)))
+}
+
+/// Takes the fields in any order. A title behind the file renames the video.
+async fn receive_form(uploader: &Uploader, mut form: Multipart) -> Result<Arc<JobHandle>, Problem> {
+    let mut title = None;
+    let mut job: Option<Arc<JobHandle>> = None;
+    let result = loop {
+        let field = match form.next_field().await {
+            Ok(Some(field)) => field,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(broken_form(&error.body_text())),
+        };
+        let step = match field.name() {
+            Some("title") => take_title(uploader, field, &mut title, job.as_deref()).await,
+            Some("file") if job.is_some() => {
+                Err(Problem::new(ErrorCode::BadRequest, "send one file at a time"))
+            }
+            Some("file") => receive_file(uploader, field, title.as_deref(), &mut job).await,
+            _ => Err(Problem::new(
+                ErrorCode::InvalidField,
+                "the form has the fields `file` and `title`, nothing else",
+            )),
+        };
+        if let Err(problem) = step {
+            break Err(problem);
+        }
+    };
+    match (result, job) {
+        (Ok(()), Some(job)) => Ok(job),
+        (Ok(()), None) => Err(Problem::new(ErrorCode::InvalidField, "the form has no `file`")),
+        (Err(problem), Some(job)) => {
+            uploader.discard(&job, problem.clone()).await;
+            Err(problem)
+        }
+        (Err(problem), None) => Err(problem),
+    }
+}
+
+async fn take_title(
+    uploader: &Uploader,
+    field: Field<'_>,
+    title: &mut Option<String>,
+    job: Option<&JobHandle>,
+) -> Result<(), Problem> {
+    let text = checked_title(&short_text(field).await?)?;
+    if let Some(job) = job {
+        uploader
+            .metadata
+            .rename_video(job.video(), &text)
+            .await
+            .map_err(vstack_api::ApiError::into_problem)?;
+        job.rename(&text);
+    }
+    *title = Some(text);
+    Ok(())
+}
+
+async fn receive_file(
+    uploader: &Uploader,
+    field: Field<'_>,
+    title: Option<&str>,
+    job: &mut Option<Arc<JobHandle>>,
+) -> Result<(), Problem> {
+    let title = match title {
+        Some(title) => title.to_owned(),
+        None => title_from_file_name(field.file_name().unwrap_or_default()),
+    };
+    let begun = uploader.begin(&title, None).await?;
+    *job = Some(Arc::clone(&begun));
+    uploader.receive(&begun, field).await
+}
+
+/// A field of a few characters; a longer one is not read to its end.
+async fn short_text(mut field: Field<'_>) -> Result<String, Problem> {
+    const MAX_TEXT_BYTES: usize = 4096;
+    let mut bytes = Vec::new();
+    while let Some(piece) = field
+        .chunk()
+        .await
+        .map_err(|error| broken_form(&error.body_text()))?
+    {
+        bytes.extend_from_slice(&piece);
+        if bytes.len() > MAX_TEXT_BYTES {
+            return Err(Problem::new(ErrorCode::InvalidField, "the title is too long"));
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| Problem::new(ErrorCode::InvalidField, "the title is no UTF-8 text"))
+}
+
+fn broken_form(reason: &str) -> Problem {
+    Problem::new(
+        ErrorCode::BadRequest,
+        format!("The upload broke off: {reason}. Send the file again."),
+    )
+}
+
+fn checked_title(title: &str) -> Result<String, Problem> {
+    let title = title.trim();
+    let length = title.chars().count();
+    if (1..=MAX_TITLE_CHARS).contains(&length) && !title.contains(char::is_control) {
+        return Ok(title.to_owned());
+    }
+    let detail = format!("a title has 1 to {MAX_TITLE_CHARS} characters and no control characters");
+    Err(Problem::new(ErrorCode::InvalidField, detail))
+}
+
+/// The last part of a file's name without its extension.
+fn title_from_file_name(name: &str) -> String {
+    let base = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    let stem = base.rsplit_once('.').map_or(base, |(stem, _)| stem);
+    let printable: String = stem
+        .chars()
+        .filter(|letter| !letter.is_control())
+        .take(MAX_TITLE_CHARS)
+        .collect();
+    let title = printable.trim();
+    if title.is_empty() {
+        "Untitled".to_owned()
+    } else {
+        title.to_owned()
+    }
+}
+
+/// `PUT|POST /upload/{video_id}`: the file as the body, for a video that `POST /video` made.
+async fn upload_raw(
+    State(uploader): Shared,
+    Path(video): Path<String>,
+    request: Request,
+) -> Answer<Accepted> {
+    let video: VideoId = video
+        .parse()
+        .map_err(|_| refuse(ErrorCode::BadVideoId, "a video id is a UUID in lower case"))?;
+    let entry = uploader.metadata.video(video).await?;
+    if entry.status != VideoStatus::Uploading || entry.total_chunks > 0 {
+        return Err(refuse(ErrorCode::Conflict, "this video has its file already"));
+    }
+    let length = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse().ok());
+    let job = uploader.begin_for(video, &entry.title, length)?;
+    finish_even_if_the_client_leaves(async move {
+        uploader
+            .receive(&job, request.into_body().into_data_stream())
+            .await?;
+        Ok(uploader.launch(&job))
+    })
+    .await
+}
+
+async fn list_jobs(State(uploader): Shared) -> Json<Vec<Job>> {
+    Json(uploader.jobs.list())
+}
+
+fn found(uploader: &Uploader, job_id: &str) -> Answer<Arc<JobHandle>> {
+    let unknown = || {
+        refuse(
+            ErrorCode::JobNotFound,
+            "there is no such job; jobs are forgotten when the uploader restarts",
+        )
+    };
+    uploader.jobs.find(job_id).ok_or_else(unknown)
+}
+
+async fn show_job(State(uploader): Shared, Path(job_id): Path<String>) -> Answer<Json<Job>> {
+    found(&uploader, &job_id).map(|job| Json(job.snapshot()))
+}
+
+/// `DELETE /jobs/{id}`: asks the job to end. Its events say when it has.
+async fn cancel_job(State(uploader): Shared, Path(job_id): Path<String>) -> Answer<StatusCode> {
+    let job = found(&uploader, &job_id)?;
+    match job.snapshot().state {
+        JobState::Cancelled => Ok(StatusCode::NO_CONTENT),
+        JobState::Finalizing | JobState::Done => Err(refuse(
+            ErrorCode::Conflict,
+            "the video is complete; delete the video instead",
+        )),
+        JobState::Failed => Err(refuse(ErrorCode::Conflict, "the upload has failed already")),
+        JobState::Queued | JobState::Receiving | JobState::Splitting | JobState::Storing => {
+            job.cancel.cancel();
+            Ok(StatusCode::NO_CONTENT)
+        }
+    }
+}
+
+/// `GET /jobs/{id}/events`: the present state, then every change, at most ten a second; ends after a final state.
+async fn watch_job(
+    State(uploader): Shared,
+    Path(job_id): Path<String>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
+    let watcher = found(&uploader, &job_id)?.watch();
+    let events = stream::unfold(Watch::First(watcher), |watch| async {
+        let mut watcher = match watch {
+            Watch::First(watcher) => watcher,
+            Watch::Later(mut watcher) => {
+                sleep(EVENT_PAUSE).await;
+                watcher.changed().await.ok()?;
+                watcher
+            }
+            Watch::Over => return None,
+        };
+        let job = watcher.borrow_and_update().clone();
+        let event = Event::default().json_data(&job).ok()?;
+        let next = if job.state.is_final() {
+            Watch::Over
+        } else {
+            Watch::Later(watcher)
+        };
+        Some((Ok(event), next))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
+}
+
+/// Where a watcher of a job stands.
+enum Watch {
+    First(watch::Receiver<Job>),
+    Later(watch::Receiver<Job>),
+    Over,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_title_is_made_of_a_file_name() {
+        for (name, title) in [
+            ("holiday.final.mp4", "holiday.final"),
+            ("C:\\videos\\one.mkv", "one"),
+            ("../../etc/passwd", "passwd"),
+            (".mp4", "Untitled"),
+            ("a\u{7}b.mp4", "ab"),
+            ("", "Untitled"),
+        ] {
+            assert_eq!(title_from_file_name(name), title, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn titles_are_trimmed_and_judged() {
+        assert_eq!(checked_title("  Film \u{1f3ac} ").unwrap(), "Film \u{1f3ac}");
+        for bad in ["", "   ", "a\nb", &"x".repeat(201)] {
+            assert_eq!(checked_title(bad).unwrap_err().code, ErrorCode::InvalidField);
+        }
+    }
+}

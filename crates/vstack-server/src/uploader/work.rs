@@ -1,0 +1,261 @@
+//! One upload from its first byte to its end, and what is left to tidy up.
+//!
+//! Whoever starts a job here sees it end: done, failed or cancelled, its video finalized or aborted, its original
+//! removed or kept with a note. An abort that the metadata role does not answer is repeated until it does, also after a
+//! restart.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use futures::stream::Stream;
+use tokio::time::{interval, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use vstack_api::client::ApiError;
+use vstack_api::roles::MetadataClient;
+use vstack_api::wire::{Job, JobState, UploadAccepted};
+use vstack_api::{ErrorCode, Problem};
+use vstack_core::id::VideoId;
+
+use super::jobs::{JobFailure, JobHandle, Jobs};
+use super::pipeline::Pipeline;
+use super::place::now;
+use super::receive::{cancelled, receive};
+use super::spool::{Note, Spool};
+
+/// How often old originals and unanswered aborts are looked after.
+const TIDY_PERIOD: Duration = Duration::from_secs(60);
+/// Pauses between the first tries to abort a video.
+const ABORT_PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
+
+/// The role's state.
+#[derive(Debug)]
+pub(super) struct Uploader {
+    pub(super) jobs: Jobs,
+    spool: Spool,
+    pub(super) metadata: MetadataClient,
+    pipeline: Pipeline,
+    stop: CancellationToken,
+}
+
+impl Uploader {
+    pub(super) fn new(
+        spool: Spool,
+        metadata: MetadataClient,
+        pipeline: Pipeline,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            jobs: Jobs::default(),
+            spool,
+            metadata,
+            pipeline,
+            stop,
+        }
+    }
+
+    /// Creates a video and a job that receives its file.
+    pub(super) async fn begin(
+        &self,
+        title: &str,
+        total_bytes: Option<u64>,
+    ) -> Result<Arc<JobHandle>, Problem> {
+        let created = self
+            .metadata
+            .create_video(title, 0.0)
+            .await
+            .map_err(ApiError::into_problem)?;
+        self.begin_for(created.video_id, title, total_bytes)
+    }
+
+    /// A job for a video that is there already.
+    pub(super) fn begin_for(
+        &self,
+        video: VideoId,
+        title: &str,
+        total_bytes: Option<u64>,
+    ) -> Result<Arc<JobHandle>, Problem> {
+        let taken = || {
+            Problem::new(
+                ErrorCode::Conflict,
+                "a file is being uploaded for this video already",
+            )
+        };
+        let job = self.jobs.add(video, title, total_bytes).ok_or_else(taken)?;
+        info!(job = %job.id(), %video, "receiving a file");
+        let note = Note {
+            job_id: job.id(),
+            video_id: video,
+            title: title.to_owned(),
+            must_abort: true,
+            failed_at: None,
+            code: None,
+        };
+        self.write_note(&note);
+        Ok(job)
+    }
+
+    /// Spools the file's bytes. A job whose file does not arrive whole ends here, and nothing of it is kept.
+    pub(super) async fn receive<E: std::fmt::Display>(
+        &self,
+        job: &Arc<JobHandle>,
+        body: impl Stream<Item = Result<Bytes, E>>,
+    ) -> Result<(), Problem> {
+        match receive(job, &self.spool.original(&job.id()), body).await {
+            Ok(_) => Ok(()),
+            Err(problem) => {
+                self.discard(job, problem.clone()).await;
+                Err(problem)
+            }
+        }
+    }
+
+    /// Ends a job whose file did not arrive. Ends it once: a second call finds it ended.
+    pub(super) async fn discard(&self, job: &Arc<JobHandle>, problem: Problem) {
+        if job.snapshot().state.is_final() {
+            return;
+        }
+        let cleared = self.abort(job.video()).await;
+        if cleared && let Err(error) = self.spool.remove(&job.id()) {
+            warn!(job = %job.id(), %error, "an original cannot be removed");
+        }
+        end_without_video(job, problem.into());
+    }
+
+    /// Lets the job go on by itself.
+    pub(super) fn launch(self: &Arc<Self>, job: &Arc<JobHandle>) -> UploadAccepted {
+        let (uploader, running) = (Arc::clone(self), Arc::clone(job));
+        tokio::spawn(async move {
+            let stop = uploader.stop.clone();
+            // A stopping role leaves the job's note; the next start finds it and cleans up.
+            stop.run_until_cancelled_owned(uploader.work(running)).await;
+        });
+        UploadAccepted {
+            video_id: job.video(),
+            job_id: job.id(),
+        }
+    }
+
+    async fn work(&self, job: Arc<JobHandle>) {
+        let original = self.spool.original(&job.id());
+        let placed = tokio::select! {
+            biased;
+            () = job.cancel.cancelled() => Err(cancelled().into()),
+            placed = self.pipeline.place_all(&job, &original) => placed,
+        };
+        let outcome = match placed {
+            Ok(complete) => self
+                .pipeline
+                .finalize(&job, &complete)
+                .await
+                .map_err(JobFailure::from),
+            Err(failure) => Err(failure),
+        };
+        match outcome {
+            Ok(()) => self.end_well(&job, original),
+            Err(failure) => self.end_badly(&job, failure).await,
+        }
+    }
+
+    fn end_well(&self, job: &JobHandle, original: PathBuf) {
+        if let Err(error) = self.spool.remove(&job.id()) {
+            warn!(job = %job.id(), path = %original.display(), %error, "an original cannot be removed");
+        }
+        job.finish();
+        let Job {
+            job_id,
+            video_id,
+            stored_chunks,
+            stored_bytes,
+            ..
+        } = job.snapshot();
+        info!(job = %job_id, video = %video_id, stored_chunks, stored_bytes, "the video is complete");
+    }
+
+    async fn end_badly(&self, job: &JobHandle, failure: JobFailure) {
+        let aborted = self.abort(job.video()).await;
+        self.write_note(&Note {
+            job_id: job.id(),
+            video_id: job.video(),
+            title: job.snapshot().title,
+            must_abort: !aborted,
+            failed_at: Some(now()),
+            code: Some(failure.problem.code.to_string()),
+        });
+        end_without_video(job, failure);
+    }
+
+    /// Takes everything of a video out of the cluster; `false` when the metadata role did not say so.
+    async fn abort(&self, video: VideoId) -> bool {
+        for pause in ABORT_PAUSES {
+            sleep(pause).await;
+            match self.metadata.abort_video(video).await {
+                Ok(()) => return true,
+                Err(error) if error.code() == ErrorCode::VideoNotFound => return true,
+                Err(error) => warn!(%video, %error, "a failed upload cannot be aborted yet"),
+            }
+        }
+        false
+    }
+
+    fn write_note(&self, note: &Note) {
+        if let Err(error) = self.spool.write_note(note) {
+            error!(job = %note.job_id, %error, "the note of an upload cannot be written; a restart will not know of it");
+        }
+    }
+
+    /// Cleans up after an earlier life, then every minute after this one.
+    pub(super) async fn tidy_for_ever(&self) {
+        let notes = self.notes();
+        if let Err(error) = self.spool.remove_strays(&notes) {
+            warn!(%error, "the spool cannot be tidied");
+        }
+        for note in notes.into_iter().filter(|note| note.failed_at.is_none()) {
+            warn!(job = %note.job_id, video = %note.video_id, "an upload was interrupted by a restart");
+            let code = Some(ErrorCode::Unavailable.to_string());
+            self.write_note(&Note {
+                failed_at: Some(now()),
+                code,
+                ..note
+            });
+        }
+        let mut periods = interval(TIDY_PERIOD);
+        loop {
+            periods.tick().await;
+            for note in self.notes() {
+                self.tidy(note).await;
+            }
+        }
+    }
+
+    fn notes(&self) -> Vec<Note> {
+        self.spool.notes().unwrap_or_else(|error| {
+            warn!(%error, "the spool cannot be read");
+            Vec::new()
+        })
+    }
+
+    async fn tidy(&self, note: Note) {
+        if note.failed_at.is_some() && note.must_abort && self.abort(note.video_id).await {
+            self.write_note(&Note {
+                must_abort: false,
+                ..note
+            });
+        } else if note.is_over(now())
+            && let Err(error) = self.spool.remove(&note.job_id)
+        {
+            warn!(job = %note.job_id, %error, "an old original cannot be removed");
+        }
+    }
+}
+
+fn end_without_video(job: &JobHandle, failure: JobFailure) {
+    let state = match failure.problem.code {
+        ErrorCode::Cancelled => JobState::Cancelled,
+        _ => JobState::Failed,
+    };
+    info!(job = %job.id(), code = %failure.problem.code, detail = %failure.problem.detail, "the upload ended without a video");
+    job.fail(state, failure);
+}
