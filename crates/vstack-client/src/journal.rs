@@ -18,6 +18,8 @@ use crate::snapshot::{Lane, LaneBar, LogLine, NodeCount, Outcome};
 const EVENTS_KEPT: usize = 1024;
 /// Lines of the viewer's log.
 const LOG_LINES: usize = 100;
+/// Faults that a report lists; of more, the latest. An outage of hours must not fill the memory.
+const FAULTS_KEPT: usize = 1000;
 /// What the lanes show.
 const LANE_SPAN: Micros = Micros::from_ms(30_000);
 
@@ -66,7 +68,7 @@ pub(crate) struct Journal {
     startup: Option<Micros>,
     seeking_since: Option<Micros>,
     pub(crate) totals: Totals,
-    pub(crate) faults: Vec<Fault>,
+    pub(crate) faults: VecDeque<Fault>,
     pub(crate) seek_ms: Vec<u64>,
 }
 
@@ -88,7 +90,7 @@ impl Journal {
             startup: None,
             seeking_since: None,
             totals: Totals::default(),
-            faults: Vec::new(),
+            faults: VecDeque::new(),
             seek_ms: Vec::new(),
         }
     }
@@ -170,7 +172,10 @@ impl Journal {
         self.totals.hash_failures += u64::from(fault.failure == Failure::WrongBytes);
         self.ended(now, attempt, NodeIndex(fault.node.index), Outcome::Failed)
             .failures += 1;
-        self.faults.push(fault);
+        if self.faults.len() == FAULTS_KEPT {
+            self.faults.pop_front();
+        }
+        self.faults.push_back(fault);
     }
 
     pub(crate) fn cancelled(&mut self, now: Micros, attempt: AttemptId, node: NodeIndex, wasted_bytes: u64) {

@@ -45,6 +45,7 @@ pub struct SessionReport {
     pub hash_failures: u64,
     /// For each jump: until the chunk at the new place was there.
     pub seek_ms: Vec<u64>,
+    /// At most 1000, the latest; `requests` and `failovers` count all.
     pub faults: Vec<Fault>,
     pub nodes: Vec<NodeView>,
 }

@@ -55,6 +55,7 @@ struct World {
     running: BTreeMap<AttemptId, (u32, NodeIndex)>,
     held: BTreeSet<u32>,
     delivered: BTreeSet<u32>,
+    delivered_at_ms: Vec<u64>,
     played: BTreeSet<u32>,
     position_ms: u64,
     max_running: usize,
@@ -86,6 +87,7 @@ impl World {
             running: BTreeMap::new(),
             held: BTreeSet::new(),
             delivered: BTreeSet::new(),
+            delivered_at_ms: Vec::new(),
             played: BTreeSet::new(),
             position_ms: 0,
             max_running: 0,
@@ -170,6 +172,7 @@ impl World {
             Some(failure) => Fact::Failed { attempt, failure },
             None => {
                 self.delivered.insert(seq);
+                self.delivered_at_ms.push(self.now.as_ms());
                 Fact::Done {
                     attempt,
                     bytes: 2_000_000,
@@ -485,6 +488,23 @@ fn a_chunk_without_replicas_asks_for_a_new_manifest_and_comes_when_it_is_placed(
         replicas: vec![NodeIndex(3)],
     };
     assert_eq!(starts(&policy.apply(Micros(9), &mut records, placed)), [(0, 3)]);
+}
+
+#[test]
+fn after_an_outage_of_everything_the_search_goes_on_within_four_seconds() {
+    let mut nodes = vec![node(500), node(500), node(500)];
+    for node in &mut nodes {
+        node.dead_ms = (30_000, 150_000);
+    }
+    let world = World::new(plan(nodes, 30)).run();
+    let back_ms = world
+        .delivered_at_ms
+        .iter()
+        .copied()
+        .find(|at_ms| *at_ms >= 150_000)
+        .unwrap();
+    // A rest of 4 s, an attempt of 2 s that began before the end, and the transfer.
+    assert!(back_ms < 156_500, "the first chunk came at {back_ms} ms");
 }
 
 /// The policy must stay usable in a simulator: no clock, no I/O, no tasks, no maps of random order.

@@ -89,8 +89,6 @@ impl Driver {
             }
             self.shared.wake();
         }
-        self.shared.lock().close();
-        self.shared.wake();
     }
 
     fn obey(&mut self, command: Command) {
@@ -367,6 +365,14 @@ impl Driver {
             },
         );
         state.journal.tell(now, EventKind::Unobtainable { seq, replicas });
+    }
+}
+
+/// However the task ends, even with its runtime: nobody waits for it any more.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.shared.lock().close();
+        self.shared.wake();
     }
 }
 

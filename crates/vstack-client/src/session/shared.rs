@@ -237,7 +237,7 @@ impl State {
             failovers: totals.failovers,
             hash_failures: totals.hash_failures,
             seek_ms: self.journal.seek_ms.clone(),
-            faults: self.journal.faults.clone(),
+            faults: self.journal.faults.iter().cloned().collect(),
             nodes,
         }
     }

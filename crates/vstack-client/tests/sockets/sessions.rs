@@ -1,12 +1,10 @@
 //! Sessions over real sockets, against nodes that serve, hang, lie and die: the bytes are always the source's bytes.
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{Behaviour, CHUNK_MS, DEADLINE, TestCluster, told, until};
+use crate::support::{Behaviour, CHUNK_MS, DEADLINE, TestCluster, told, until};
 use tokio::time::timeout;
 use vstack_api::ErrorCode;
 use vstack_client::policy::Failure;

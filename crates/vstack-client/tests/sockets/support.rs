@@ -27,11 +27,12 @@ use vstack_core::manifest::{
     Container, InitSegment, Manifest, ManifestChunk, ManifestPart, ManifestPlacement, Redundancy, VideoStatus,
 };
 use vstack_core::node::NodeHealth;
+use vstack_emulator::{Emulated, Emulator, Profile};
 
 /// Nothing in these tests takes longer.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// The ballot of all placements here.
-pub(crate) const BALLOT: u64 = (1 << 40) + 7;
+const BALLOT: u64 = (1 << 40) + 7;
 pub(crate) const CHUNK_MS: u64 = 4_000;
 
 /// What a node does with a GET.
@@ -56,6 +57,8 @@ pub(crate) enum Behaviour {
 pub(crate) struct TestNode {
     pub(crate) id: NodeId,
     url: String,
+    /// What stands before it, in a throttled cluster.
+    pub(crate) path: Option<Emulated>,
     pub(crate) shared: Arc<NodeState>,
     server: Server,
 }
@@ -107,11 +110,36 @@ impl TestCluster {
         chunk_count: u32,
         replicas_of: impl Fn(u32) -> Vec<usize>,
     ) -> Self {
-        let video = VideoId(Uuid::new_v4());
-        let mut nodes = Vec::new();
-        for _ in 0..node_count {
-            nodes.push(start_node());
+        let nodes = (0..node_count).map(|_| start_node()).collect();
+        Self::with_nodes(nodes, chunk_count, replicas_of)
+    }
+
+    /// The same with a path in front of each node, which is then reached through it only.
+    pub(crate) async fn start_behind(
+        profile: Profile,
+        node_count: usize,
+        chunk_count: u32,
+        replicas_of: impl Fn(u32) -> Vec<usize>,
+    ) -> Self {
+        let mut nodes: Vec<_> = (0..node_count).map(|_| start_node()).collect();
+        for node in &mut nodes {
+            let addr = node
+                .url
+                .trim_start_matches("http://")
+                .parse()
+                .expect("an address");
+            let path = Emulator::start(addr, profile)
+                .await
+                .expect("loopback has free ports");
+            node.url = path.url();
+            node.path = Some(path);
         }
+        Self::with_nodes(nodes, chunk_count, replicas_of)
+    }
+
+    fn with_nodes(nodes: Vec<TestNode>, chunk_count: u32, replicas_of: impl Fn(u32) -> Vec<usize>) -> Self {
+        let video = VideoId(Uuid::new_v4());
+        let node_count = nodes.len();
         let mut source = BTreeMap::new();
         let mut place = |id: ChunkId, size: usize, replicas: &[usize]| {
             let bytes = pattern(id, size);
@@ -224,6 +252,7 @@ fn start_node() -> TestNode {
     TestNode {
         id,
         url: server.url.clone(),
+        path: None,
         shared,
         server,
     }

@@ -1,0 +1,5 @@
+//! The client over real sockets.
+
+mod sessions;
+mod support;
+mod throttled;
