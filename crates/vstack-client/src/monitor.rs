@@ -27,7 +27,10 @@ const ROUNDS_BETWEEN_LISTS: u32 = 5;
 
 /// Reads the list of nodes.
 pub(crate) async fn read_nodes(shared: &Shared) -> Result<(), ApiError> {
-    let nodes = shared.catalogue.nodes().await?;
+    let mut nodes = shared.catalogue.nodes().await?;
+    // By address, shorter ones first so that port 9999 comes before 10000: the order in which people set nodes up, and
+    // in which `vstack dev` names them.
+    nodes.sort_by(|a, b| (a.node_url.len(), &a.node_url).cmp(&(b.node_url.len(), &b.node_url)));
     let mut table = shared.nodes();
     for node in nodes {
         table.register(node.node_id, &node.node_url);

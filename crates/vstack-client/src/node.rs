@@ -95,7 +95,8 @@ struct Node {
     client: StorageClient,
 }
 
-/// All nodes that a client has heard of, in the order in which it did. Nodes are never taken out, so an index stays.
+/// All nodes that a client has heard of: the first list by address, later ones as they come. Nodes are never taken out,
+/// so an index stays.
 #[derive(Debug)]
 pub(crate) struct NodeTable {
     transport: Arc<dyn Transport>,

@@ -457,7 +457,7 @@ async fn a_cluster_that_does_not_answer_is_an_error_with_a_code() {
 }
 
 #[tokio::test]
-async fn nodes_are_named_in_the_order_of_the_catalogue_and_watched() {
+async fn nodes_are_named_in_the_order_of_their_addresses_and_watched() {
     let cluster = TestCluster::start(3, 1, |_| vec![0]);
     let client = cluster.connect().await;
     let names: Vec<_> = client

@@ -137,8 +137,14 @@ impl TestCluster {
         Self::with_nodes(nodes, chunk_count, replicas_of)
     }
 
-    fn with_nodes(nodes: Vec<TestNode>, chunk_count: u32, replicas_of: impl Fn(u32) -> Vec<usize>) -> Self {
+    fn with_nodes(
+        mut nodes: Vec<TestNode>,
+        chunk_count: u32,
+        replicas_of: impl Fn(u32) -> Vec<usize>,
+    ) -> Self {
         let video = VideoId(Uuid::new_v4());
+        // The order in which clients name them.
+        nodes.sort_by_key(|node| (node.url.len(), node.url.clone()));
         let node_count = nodes.len();
         let mut source = BTreeMap::new();
         let mut place = |id: ChunkId, size: usize, replicas: &[usize]| {
