@@ -4,6 +4,7 @@ import { mount } from "svelte";
 import AppView from "./App.svelte";
 import "./app.css";
 import type { Backend } from "./backend/backend";
+import { applyTheme, savedTheme } from "./components/theme";
 import { App } from "./state/app.svelte";
 
 async function backend(): Promise<Backend> {
@@ -12,6 +13,7 @@ async function backend(): Promise<Backend> {
   return (await import("./backend/tauri")).tauriBackend();
 }
 
+applyTheme(savedTheme());
 const target = document.querySelector("#app");
 if (target === null) throw new Error("the page has no #app");
 mount(AppView, { target, props: { app: new App(await backend()) } });

@@ -53,6 +53,9 @@ pub struct LineChart {
 /// The page's font first, then what a system has.
 const FONT: &str = "Inter Variable, Inter, Noto Sans, sans-serif";
 
+/// Share of the drawn height that the legend gets; two rows of 12 px text in a 300 px chart.
+const LEGEND_SHARE: f64 = 0.15;
+
 /// Draws the chart; without any finite point the axes run from 0 to 1.
 #[must_use]
 pub fn line_chart(chart: &LineChart) -> String {
@@ -75,6 +78,12 @@ fn draw(area: &Area<'_>, chart: &LineChart) -> Result<(), DrawError> {
     };
     let (x_low, x_high) = samples::range(drawn().map(|p| p.0)).unwrap_or((0.0, 1.0));
     let (y_low, y_high) = samples::range(drawn().map(|p| p.1)).unwrap_or((0.0, 1.0));
+    // Room for the legend above the highest line.
+    let y_high = if chart.series.len() > 1 {
+        y_high + (y_high - y_low) * LEGEND_SHARE
+    } else {
+        y_high
+    };
     area.fill(&theme.background.plot())?;
     let mut context = ChartBuilder::on(area)
         .margin(16)
