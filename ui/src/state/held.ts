@@ -1,7 +1,7 @@
 // What the user just asked for, shown until the program reports that it is so.
 
 /** How long a wish outlives reports that contradict it; the program answers a seek well within this. */
-const HOLD_MS = 1500;
+export const HOLD_MS = 1500;
 
 /**
  * Without it the handle of the seek bar would jump back once for every report that was sent before the seek.

@@ -1,7 +1,7 @@
 // The open video: what the program reports, and what the user just asked for.
 
 import { asUiError, type Backend, type NodePanel, type Playback, type Stop, type UiError, type VideoCard } from "../backend/backend";
-import { Held } from "./held";
+import { HOLD_MS, Held } from "./held";
 import type { Toasts } from "./toasts.svelte";
 
 /** A seek lands on the frame asked for, but reports come every 100 to 250 ms while playing. */
@@ -24,6 +24,8 @@ export class Player {
   private panelInFullscreen = $state(false);
   private readonly position = new Held<number>((wish, now) => Math.abs(wish - now) < SEEK_TOLERANCE_MS);
   private readonly sound = new Held<Sound>((wish, now) => Math.abs(wish.volume - now.volume) < 0.005 && wish.muted === now.muted);
+  private lastReport: Playback | null = null;
+  private settling: ReturnType<typeof setTimeout> | null = null;
   private stops: Stop[] = [];
   private opened = 0;
 
@@ -101,6 +103,7 @@ export class Player {
     const target = Math.round(Math.min(Math.max(0, positionMs), this.playback.duration_ms));
     this.position.ask(target, this.nowMs());
     this.playback = { ...this.playback, position_ms: target };
+    this.settleLater();
     await this.run(this.backend.seek({ positionMs: target }));
   }
 
@@ -117,6 +120,7 @@ export class Player {
     const asked = { volume: Math.min(1, Math.max(0, sound.volume)), muted: sound.muted };
     this.sound.ask(asked, this.nowMs());
     this.playback = { ...this.playback, ...asked };
+    this.settleLater();
     await this.run(this.backend.setVolume(asked));
   }
 
@@ -143,12 +147,23 @@ export class Player {
   private accept(report: Playback): void {
     // A report of the video before this one may still arrive.
     if (report.video_id !== this.video?.video_id) return;
+    this.lastReport = report;
     const now = this.nowMs();
     const sound = this.sound.settle({ volume: report.volume, muted: report.muted }, now);
     this.playback = { ...report, ...sound, position_ms: this.position.settle(report.position_ms, now) };
   }
 
+  /** Reports come only when something changes: while paused none may follow a wish that was not obeyed. */
+  private settleLater(): void {
+    if (this.settling !== null) clearTimeout(this.settling);
+    this.settling = setTimeout(() => {
+      if (this.lastReport !== null) this.accept(this.lastReport);
+    }, HOLD_MS);
+  }
+
   private reset(): void {
+    if (this.settling !== null) clearTimeout(this.settling);
+    this.lastReport = null;
     for (const stop of this.stops) stop();
     this.stops = [];
     this.position.drop();

@@ -93,6 +93,18 @@ describe("the player", () => {
     expect(app.toasts.list.map((toast) => toast.text)).toEqual([REFUSAL.message]);
   });
 
+  it("believes the last report when a seek was not obeyed and nothing moves", async () => {
+    const page = await playing();
+    await act(page, "toggle-play");
+    page.backend.advance(125);
+    const stood = page.app.player.playback?.position_ms;
+    page.backend.refuse.set("seek", REFUSAL);
+    await page.app.player.seekTo(300_000);
+    expect(page.app.player.playback?.position_ms).toBe(300_000);
+    await vi.advanceTimersByTimeAsync(2_000);
+    expect(page.app.player.playback?.position_ms).toBe(stood);
+  });
+
   it("plays again from the beginning when it has ended", async () => {
     const page = await playing("First light");
     await act(page, "to-end");
