@@ -112,3 +112,6 @@ async fn send_heartbeats(metadata: MetadataClient, heartbeat: UploaderHeartbeat)
         answered = Some(result.is_ok());
     }
 }
+
+#[cfg(test)]
+mod tests;

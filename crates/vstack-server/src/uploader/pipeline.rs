@@ -15,7 +15,7 @@ use vstack_api::wire::{Finalize, JobState};
 use vstack_api::{ErrorCode, Problem};
 use vstack_core::id::ChunkId;
 use vstack_core::limits::UPLOAD_CHUNKS_IN_FLIGHT;
-use vstack_core::manifest::{Container, Track};
+use vstack_core::manifest::{Container, Track, VideoStatus};
 use vstack_media::MediaError;
 use vstack_media::boxes::joined_codecs;
 use vstack_media::ffmpeg::{Progress, Tools};
@@ -86,7 +86,7 @@ impl Pipeline {
         job.begin_converting(prepared.duration_ms());
         run.followers.spawn(follow(ingest.progress(), Arc::clone(job)));
         run.place_poster(self.tools.clone(), prepared);
-        while let Some(piece) = ingest.next().await? {
+        while let Some(piece) = run.landing_until(ingest.next()).await?? {
             run.place_piece(piece).await?;
         }
         job.enter(JobState::Storing);
@@ -96,14 +96,21 @@ impl Pipeline {
     /// Makes the video visible as complete. Repeats while the metadata role does not answer.
     pub(super) async fn finalize(&self, job: &JobHandle, complete: &Complete) -> Result<(), Problem> {
         job.enter(JobState::Finalizing);
-        for pause in FINALIZE_PAUSES.iter().map(Some).chain([None]) {
-            match (self.metadata.finalize(job.video(), &complete.0).await, pause) {
-                (Ok(_), _) => return Ok(()),
-                (Err(error), Some(pause)) if error.code().retryable() => sleep(*pause).await,
-                (Err(error), _) => return Err(error.into_problem()),
+        let mut pauses = FINALIZE_PAUSES.iter();
+        loop {
+            let Err(error) = self.metadata.finalize(job.video(), &complete.0).await else {
+                return Ok(());
+            };
+            // An answer that was lost: the video is complete, whatever the repetition says.
+            let entry = self.metadata.video(job.video()).await;
+            if entry.is_ok_and(|entry| entry.status == VideoStatus::Active) {
+                return Ok(());
+            }
+            match pauses.next() {
+                Some(pause) if error.code().retryable() => sleep(*pause).await,
+                _ => return Err(error.into_problem()),
             }
         }
-        Ok(())
     }
 }
 
@@ -203,11 +210,19 @@ impl<'a> Placing<'a> {
         });
     }
 
+    /// Waits for the next piece, and meanwhile takes note of chunks that are done or failed.
+    async fn landing_until<T>(&mut self, piece: impl Future<Output = T>) -> Result<T, Problem> {
+        let mut piece = std::pin::pin!(piece);
+        loop {
+            tokio::select! {
+                piece = &mut piece => return Ok(piece),
+                Some(landed) = self.tasks.join_next() => self.land(landed)?,
+            }
+        }
+    }
+
     /// Sends a piece on its way, once fewer than five are under way.
     async fn place_piece(&mut self, piece: Piece) -> Result<(), Problem> {
-        while let Some(landed) = self.tasks.try_join_next() {
-            self.land(landed)?;
-        }
         while self.tasks.len() >= UPLOAD_CHUNKS_IN_FLIGHT {
             self.land_next().await?;
         }

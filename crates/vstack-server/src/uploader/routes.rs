@@ -10,7 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use futures::stream::{self, Stream};
+use futures::stream::{self, Stream, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use vstack_api::wire::{Job, JobState, UploadAccepted};
@@ -257,6 +257,8 @@ async fn watch_job(
     Path(job_id): Path<String>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
     let watcher = found(&uploader, &job_id)?.watch();
+    // A watcher must not keep a stopping role waiting.
+    let stopped = uploader.stop.clone().cancelled_owned();
     let events = stream::unfold(Watch::First(watcher), |watch| async {
         let mut watcher = match watch {
             Watch::First(watcher) => watcher,
@@ -276,7 +278,7 @@ async fn watch_job(
         };
         Some((Ok(event), next))
     });
-    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
+    Ok(Sse::new(events.take_until(stopped)).keep_alive(KeepAlive::default()))
 }
 
 /// Where a watcher of a job stands.

@@ -37,7 +37,7 @@ pub(super) struct Uploader {
     spool: Spool,
     pub(super) metadata: MetadataClient,
     pipeline: Pipeline,
-    stop: CancellationToken,
+    pub(super) stop: CancellationToken,
 }
 
 impl Uploader {
@@ -194,6 +194,10 @@ impl Uploader {
             match self.metadata.abort_video(video).await {
                 Ok(()) => return true,
                 Err(error) if error.code() == ErrorCode::VideoNotFound => return true,
+                Err(error) if !error.code().retryable() => {
+                    warn!(%video, %error, "a failed upload cannot be aborted; asking again would not help");
+                    return true;
+                }
                 Err(error) => warn!(%video, %error, "a failed upload cannot be aborted yet"),
             }
         }
