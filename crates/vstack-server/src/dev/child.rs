@@ -21,6 +21,9 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 /// A role drains for 10 s at most; the rest is for closing files.
 const STOP_WITHIN: Duration = Duration::from_secs(12);
 
+/// Room is reserved for whole superblocks; five nodes with production's 1 GiB each would take it from their owner.
+const SUPERBLOCK_MIB: &str = "256";
+
 /// The line that `vstack serve --json` prints for a role that listens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServeReady {
@@ -83,6 +86,9 @@ impl Order {
         command.args(["--parent-pid", &std::process::id().to_string()]);
         if let Some(url) = &self.metadata_url {
             command.args(["--metadata-url", url]);
+        }
+        if self.role == "storage" {
+            command.args(["--superblock-mib", SUPERBLOCK_MIB]);
         }
         if std::env::var_os("RUST_LOG").is_none() {
             // Each role has its own log file; the terminal is for what matters.

@@ -61,14 +61,14 @@ impl ClusterState {
         data.join("cluster.json")
     }
 
-    /// The cluster that runs in `data`; `None` when none does. A file that a killed supervisor left behind is no cluster.
+    /// The cluster that runs in `data`; `None` when none does. A file that a killed supervisor left behind is no
+    /// cluster, even when another program has got its pid.
     #[must_use]
     pub fn read(data: &Path) -> Option<Self> {
         let text = std::fs::read(Self::file(data)).ok()?;
         let state: Self = serde_json::from_slice(&text).ok()?;
-        Path::new("/proc")
-            .join(state.supervisor_pid.to_string())
-            .exists()
-            .then_some(state)
+        let program = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+        let runs = program(state.supervisor_pid)?.file_name() == program(std::process::id())?.file_name();
+        runs.then_some(state)
     }
 }

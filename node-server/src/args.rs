@@ -1,0 +1,233 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use vstack_server::dev::{DEFAULT_NODES, DEFAULT_PORT_BASE, MAX_NODES};
+
+/// V-Stack: a video library on several ordinary machines.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vstack",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Arguments {
+    /// Print JSON lines on standard output and nothing else there; the last line is the result.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which cluster is meant.
+#[derive(Debug, Args)]
+pub(crate) struct Place {
+    /// The cluster's metadata role [default: the cluster that `vstack dev` runs here, else http://127.0.0.1:7400].
+    #[arg(long, global = true, env = "VSTACK_METADATA_URL", value_name = "URL")]
+    pub(crate) metadata_url: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// A whole cluster on this machine, one process for each role.
+    Dev(DevOptions),
+    /// One or more roles, as operators run them.
+    Serve(ServeOptions),
+    /// Upload videos.
+    Upload(UploadOptions),
+    /// The library.
+    #[command(subcommand)]
+    Video(VideoCommand),
+    /// Nodes, their health, and the library's size.
+    Status(StatusOptions),
+    /// Play a video without a window and report how it went.
+    Play(PlayOptions),
+    /// Generate a test clip: moving picture, time code, tones, and a bar code of the frame number.
+    MakeClip(ClipOptions),
+    /// Read the frame number of a generated clip from a picture of the screen.
+    ReadFrame(FrameOptions),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DevOptions {
+    /// Storage nodes.
+    #[arg(long, default_value_t = DEFAULT_NODES, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_NODES)))]
+    pub(crate) nodes: u16,
+    /// Folder of the cluster; made where it is missing [default: vstack in the folder for user data].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// First port: metadata here, uploader next, nodes from 10 behind it on; 0 takes free ports.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_PORT_BASE, value_parser = clap::value_parser!(u16).range(0..=65_400))]
+    pub(crate) port_base: u16,
+    /// Start a role again when its process ended by itself.
+    #[arg(long)]
+    pub(crate) restart: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum RoleName {
+    // In the order of starting: the others send heartbeats to the first.
+    Metadata,
+    Storage,
+    Uploader,
+}
+
+impl RoleName {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Metadata => "metadata",
+            Self::Storage => "storage",
+            Self::Uploader => "uploader",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeOptions {
+    /// Roles of this process, joined by commas.
+    #[arg(long = "role", value_name = "ROLE", value_delimiter = ',', required = true)]
+    pub(crate) roles: Vec<RoleName>,
+    /// Address of the first role; further roles take the following ports; port 0 takes free ones.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7400")]
+    pub(crate) listen: SocketAddr,
+    /// Folder of the role's data; several roles use a folder of their own in it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// File with the 32 random bytes that all roles of the cluster share.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cluster_key_file: Option<PathBuf>,
+    /// Address under which others reach the storage node, where it is not the one it listens on.
+    #[arg(long, value_name = "URL")]
+    pub(crate) advertise_url: Option<String>,
+    /// Largest superblock of a storage node [default: 1024]; the disk keeps this much room for each open one.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(128..=4096))]
+    pub(crate) superblock_mib: Option<u64>,
+    /// End when this process ends.
+    #[arg(long, value_name = "PID", hide = true)]
+    pub(crate) parent_pid: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UploadOptions {
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Title [default: the file's name].
+    #[arg(long)]
+    pub(crate) title: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VideoCommand {
+    /// List videos.
+    List(ListOptions),
+    /// One video: its facts and where its chunks are.
+    Info {
+        /// Id, or title.
+        video: String,
+    },
+    /// Delete videos.
+    Rm {
+        /// Ids, or titles.
+        #[arg(required = true, value_name = "VIDEO")]
+        videos: Vec<String>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum SortName {
+    Newest,
+    Title,
+    Duration,
+    Views,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListOptions {
+    /// Only titles that contain this.
+    #[arg(long)]
+    pub(crate) search: Option<String>,
+    #[arg(long, default_value = "newest")]
+    pub(crate) sort: SortName,
+    #[arg(long, default_value_t = 0)]
+    pub(crate) offset: u64,
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=500))]
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusOptions {
+    /// Folder of the local cluster, to name its processes [default: that of `vstack dev`].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+/// Where the picture goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sink {
+    /// Nowhere: chunks are fetched and verified at the pace of playback, and dropped.
+    Null,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlayOptions {
+    /// Id, or title.
+    pub(crate) video: String,
+    #[arg(long, default_value = "null")]
+    pub(crate) sink: Sink,
+    /// Times real time; 0 takes each chunk as soon as it is there.
+    #[arg(long, value_name = "N", default_value_t = 1.0)]
+    pub(crate) speed: f64,
+    /// Where to begin.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
+    pub(crate) from: f64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClipOptions {
+    pub(crate) file: PathBuf,
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) seconds: u32,
+    /// 320x180 at 0.3 Mbit/s instead of 1280x720 at 1.5 Mbit/s.
+    #[arg(long)]
+    pub(crate) small: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FrameOptions {
+    /// A PNG file.
+    pub(crate) picture: PathBuf,
+    /// Where the video is in the picture, in pixels [default: it is looked for].
+    #[arg(long, value_name = "X,Y,WIDTH,HEIGHT", value_delimiter = ',', num_args = 4)]
+    pub(crate) area: Option<Vec<f64>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_has_no_contradictions() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn json_and_the_metadata_url_may_stand_anywhere() {
+        let arguments = Arguments::try_parse_from([
+            "vstack",
+            "video",
+            "list",
+            "--json",
+            "--metadata-url",
+            "http://h:1",
+        ])
+        .unwrap();
+        assert!(arguments.json);
+        assert_eq!(arguments.place.metadata_url.as_deref(), Some("http://h:1"));
+    }
+}

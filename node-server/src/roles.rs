@@ -1,0 +1,62 @@
+//! Starts one role with what the command line says.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use vstack_core::keys::ClusterKey;
+use vstack_server::metadata::{self, MetadataConfig};
+use vstack_server::storage::{self, StorageConfig};
+use vstack_server::uploader::{self, UploaderConfig};
+use vstack_server::{Running, StartError};
+
+use crate::args::RoleName;
+
+const MIB: u64 = 1024 * 1024;
+
+/// What a role is started with.
+#[derive(Debug)]
+pub(crate) struct RoleConfig {
+    pub(crate) role: RoleName,
+    pub(crate) listen: SocketAddr,
+    pub(crate) data: PathBuf,
+    pub(crate) key: ClusterKey,
+    /// Missing for the metadata role alone.
+    pub(crate) metadata_url: Option<String>,
+    /// Of a storage node.
+    pub(crate) advertise_url: Option<String>,
+    /// Of a storage node.
+    pub(crate) superblock_mib: Option<u64>,
+}
+
+/// Returns when the role listens.
+///
+/// # Errors
+/// The port is taken, or the data folder is locked or cannot be used.
+pub(crate) async fn start(config: RoleConfig) -> Result<Running, StartError> {
+    let RoleConfig {
+        role,
+        listen,
+        data,
+        key,
+        metadata_url,
+        advertise_url,
+        superblock_mib,
+    } = config;
+    match role {
+        RoleName::Metadata => metadata::start(MetadataConfig::new(listen, data, key)).await,
+        RoleName::Storage => {
+            let mut node = StorageConfig::new(listen, data, key);
+            node.metadata_url = metadata_url;
+            node.public_url = advertise_url;
+            node.superblock_bytes = superblock_mib.map(|mib| mib * MIB);
+            storage::start(node).await
+        }
+        RoleName::Uploader => {
+            let metadata_url = metadata_url.ok_or_else(|| StartError::Missing {
+                what: "the metadata role's address".to_owned(),
+                remedy: "name it with --metadata-url".to_owned(),
+            })?;
+            uploader::start(UploaderConfig::new(listen, &metadata_url, data, key)).await
+        }
+    }
+}

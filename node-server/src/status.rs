@@ -1,0 +1,94 @@
+//! `vstack status`.
+
+use serde::Serialize;
+use vstack_api::wire::{NodeEntry, VideoQuery};
+use vstack_core::node::NodeHealth;
+use vstack_server::dev::{ClusterState, ServeReady};
+
+use crate::args::{Place, StatusOptions};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::{cluster, table};
+
+#[derive(Debug, Serialize)]
+struct Status {
+    metadata_url: String,
+    uploader_url: Option<String>,
+    healthy: usize,
+    total: usize,
+    videos: u64,
+    nodes: Vec<NodeEntry>,
+    /// Of `vstack dev`, when it runs this cluster on this machine.
+    supervisor_pid: Option<u32>,
+    children: Vec<ServeReady>,
+}
+
+pub(crate) async fn run(options: &StatusOptions, place: &Place, output: &Output) -> Result<(), Failure> {
+    let catalogue = cluster::catalogue(place);
+    let metadata_url = catalogue.0.base_url().to_owned();
+    let nodes = catalogue.nodes().await?;
+    let none = VideoQuery {
+        limit: Some(1),
+        ..VideoQuery::default()
+    };
+    let data = options.data.clone().unwrap_or_else(cluster::default_data);
+    let local = ClusterState::read(&data).filter(|state| state.cluster.metadata_url == metadata_url);
+    let status = Status {
+        uploader_url: catalogue.uploader_url().await?,
+        videos: catalogue.videos(&none).await?.total,
+        metadata_url,
+        healthy: nodes
+            .iter()
+            .filter(|node| node.status == NodeHealth::Healthy)
+            .count(),
+        total: nodes.len(),
+        nodes,
+        supervisor_pid: local.as_ref().map(|state| state.supervisor_pid),
+        children: local.map(|state| state.cluster.children).unwrap_or_default(),
+    };
+    output.say(&status, || described(&status));
+    Ok(())
+}
+
+fn described(status: &Status) -> String {
+    let rows: Vec<Vec<String>> = status.nodes.iter().map(|node| row(node, status)).collect();
+    let uploader = status
+        .uploader_url
+        .as_deref()
+        .unwrap_or("none: uploads are not possible");
+    format!(
+        "metadata  {}\nuploader  {uploader}\nvideos    {}\nnodes     {} of {} healthy\n\n{}",
+        status.metadata_url,
+        status.videos,
+        status.healthy,
+        status.total,
+        table::table(
+            &[
+                "address",
+                "status",
+                "disk",
+                "chunks",
+                "last seen",
+                "pid",
+                "node id"
+            ],
+            &rows
+        )
+    )
+}
+
+fn row(node: &NodeEntry, status: &Status) -> Vec<String> {
+    let child = status
+        .children
+        .iter()
+        .find(|child| child.node_id == Some(node.node_id));
+    vec![
+        node.node_url.clone(),
+        node.status.as_str().to_owned(),
+        format!("{:.1} %", node.disk_usage),
+        node.chunk_count.to_string(),
+        format!("{:.1} s ago", node.silent_ms as f64 / 1000.0),
+        child.map_or_else(|| "-".to_owned(), |child| child.pid.to_string()),
+        node.node_id.to_string(),
+    ]
+}

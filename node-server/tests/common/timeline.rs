@@ -1,0 +1,106 @@
+//! A playback as `vstack play --json` tells it, event by event: what each node is asked for and has delivered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::follow;
+use super::process::{Lines, Process};
+
+/// Longest silence of a playback that still runs: the position moves, requests are made.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// A running `vstack play`.
+pub struct Playback {
+    process: Process,
+    lines: Lines,
+    pub events: Vec<Value>,
+    open: BTreeMap<String, BTreeSet<u64>>,
+    bytes: BTreeMap<String, u64>,
+}
+
+impl Playback {
+    pub fn start(metadata_url: &str, video: &str, speed: &str) -> Self {
+        let (process, lines) = follow(metadata_url, &["play", video, "--sink", "null", "--speed", speed]);
+        Self {
+            process,
+            lines,
+            events: Vec::new(),
+            open: BTreeMap::new(),
+            bytes: BTreeMap::new(),
+        }
+    }
+
+    /// The next event; `None` after the last line.
+    pub fn next(&mut self) -> Option<Value> {
+        let event = self.lines.next(SILENCE)?;
+        let node = node_of(&event).map(str::to_owned);
+        let seq = event["seq"].as_u64();
+        if let (Some(node), Some(seq)) = (node, seq) {
+            self.note(&event, node, seq);
+        }
+        self.events.push(event.clone());
+        Some(event)
+    }
+
+    fn note(&mut self, event: &Value, node: String, seq: u64) {
+        match event["event"].as_str() {
+            Some("requested") => drop(self.open.entry(node).or_default().insert(seq)),
+            Some("delivered") => {
+                self.close(&node, seq);
+                *self.bytes.entry(node).or_default() += event["bytes"].as_u64().unwrap_or(0);
+            }
+            Some("failed" | "cancelled") => self.close(&node, seq),
+            _ => {}
+        }
+    }
+
+    fn close(&mut self, node: &str, seq: u64) {
+        if let Some(open) = self.open.get_mut(node) {
+            open.remove(&seq);
+        }
+    }
+
+    /// The node that has delivered most so far.
+    pub fn serves_most(&self) -> Option<&str> {
+        self.bytes
+            .iter()
+            .max_by_key(|(_, bytes)| **bytes)
+            .map(|(node, _)| node.as_str())
+    }
+
+    pub fn has_open_request(&self, node: &str) -> bool {
+        self.open.get(node).is_some_and(|open| !open.is_empty())
+    }
+
+    pub fn delivered(&self) -> usize {
+        self.count("delivered")
+    }
+
+    pub fn count(&self, kind: &str) -> usize {
+        self.events.iter().filter(|event| event["event"] == kind).count()
+    }
+
+    /// The highest chunk asked for so far.
+    pub fn latest_request(&self) -> u64 {
+        let requested = self.events.iter().filter(|event| event["event"] == "requested");
+        requested
+            .filter_map(|event| event["seq"].as_u64())
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Plays to the end: the exit code and the session report.
+    pub fn finish(mut self) -> (Option<i32>, Value, Vec<Value>) {
+        while self.next().is_some() {}
+        let code = self.process.wait(Duration::from_secs(10));
+        let report = self.events.last().cloned().unwrap_or_default();
+        (code, report, self.events)
+    }
+}
+
+/// The id of the node that an event is about.
+pub fn node_of(event: &Value) -> Option<&str> {
+    event["node"]["node_id"].as_str()
+}

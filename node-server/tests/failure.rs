@@ -1,0 +1,259 @@
+//! Nodes die, hang and are missing while a video plays or goes in. Nobody should notice.
+//!
+//! Playback here is `vstack play` of a clip of 5 minutes through throttled paths, so that the buffer cannot hide a
+//! failure: the victim is the node that has served most, it has a request open when it fails, and at least three later
+//! chunks name it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a helper that fails is a test that fails"
+)]
+
+mod common;
+
+use common::lab::{Lab, get_json};
+use common::timeline::{Playback, node_of};
+use common::{alone, clip, process, until};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::time::Duration;
+use vstack_emulator::Profile;
+
+const CLIP_SECONDS: u32 = 300;
+/// A chunk of 10 s has about 0.5 MB: one request takes about a second, and three nodes carry the playback.
+const PLAYBACK_PATH: Profile = Profile {
+    down_mbps: Some(4.0),
+    up_mbps: None,
+    delay_ms: 5,
+};
+/// Times real time. A frozen node is noticed after 2 s, in which 10 s are played: less than the low-water mark of 15 s.
+const SPEED: &str = "5";
+/// Chunks to come that name the victim.
+const LATER_CHUNKS: usize = 3;
+
+/// How a node fails.
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    Killed,
+    Frozen,
+}
+
+#[test]
+fn killing_the_node_that_serves_most_is_not_noticed() {
+    check_failover(Fault::Killed);
+}
+
+#[test]
+fn freezing_the_node_that_serves_most_is_not_noticed() {
+    check_failover(Fault::Frozen);
+}
+
+fn check_failover(fault: Fault) {
+    let _alone = alone();
+    let mut lab = Lab::start(5, Profile::default());
+    let video = lab.upload(&clip(CLIP_SECONDS));
+    let manifest = lab.manifest(&video);
+    lab.set_profile(PLAYBACK_PATH);
+    let mut playback = Playback::start(&lab.metadata_url, &video, SPEED);
+    let victim = choose_victim(&mut playback, &manifest);
+    let happened = playback.events.len();
+    match fault {
+        Fault::Killed => lab.node(&victim).process.kill(),
+        Fault::Frozen => process::signal(lab.node(&victim).process.pid(), Signal::STOP),
+    }
+    let (code, report, events) = playback.finish();
+    let after = events.get(happened..).unwrap();
+    tell(fault, &report, after);
+    assert_eq!(code, Some(0), "{report}");
+    assert_eq!(
+        (&report["complete"], &report["stalls"]),
+        (&true.into(), &0.into()),
+        "{report}"
+    );
+    assert_eq!(report["hash_failures"], 0);
+    check_that_others_took_over(after, &victim, &manifest);
+}
+
+/// Plays until the node that has served most has a request open and is named by enough chunks to come.
+fn choose_victim(playback: &mut Playback, manifest: &Value) -> String {
+    loop {
+        playback.next().expect("a victim turns up before the video ends");
+        let Some(node) = playback.serves_most().map(str::to_owned) else {
+            continue;
+        };
+        let later = chunks_on(manifest, &node)
+            .into_iter()
+            .filter(|seq| *seq > playback.latest_request())
+            .count();
+        if playback.delivered() >= 6 && playback.has_open_request(&node) && later >= LATER_CHUNKS {
+            return node;
+        }
+    }
+}
+
+fn chunks_on(manifest: &Value, node: &str) -> Vec<u64> {
+    let chunks = manifest["chunks"].as_array().unwrap().iter();
+    let named = chunks.filter(|chunk| parts(chunk).any(|part| part["node_id"] == node));
+    named.filter_map(|chunk| chunk["sequence_num"].as_u64()).collect()
+}
+
+fn parts(chunk: &Value) -> impl Iterator<Item = &Value> {
+    chunk["placement"]["parts"].as_array().into_iter().flatten()
+}
+
+fn check_that_others_took_over(after: &[Value], victim: &str, manifest: &Value) {
+    let failover = after
+        .iter()
+        .find(|event| event["event"] == "failover" && event["from"]["node_id"] == victim);
+    let failover = failover.unwrap_or_else(|| panic!("no failover names the victim {victim}"));
+    assert_ne!(failover["to"]["node_id"], victim);
+    let delivered: Vec<&Value> = after
+        .iter()
+        .filter(|event| event["event"] == "delivered")
+        .collect();
+    let moved = delivered.iter().find(|event| event["seq"] == failover["seq"]);
+    assert_ne!(
+        moved.and_then(|event| node_of(event)),
+        Some(victim),
+        "the chunk came from somebody else"
+    );
+    let of_victim = chunks_on(manifest, victim);
+    let elsewhere = delivered
+        .iter()
+        .filter(|event| event["seq"].as_u64().is_some_and(|seq| of_victim.contains(&seq)))
+        .filter(|event| node_of(event) != Some(victim));
+    assert!(
+        elsewhere.count() >= LATER_CHUNKS,
+        "later chunks that name the victim came from other nodes"
+    );
+}
+
+/// The figures of the report that goes with the result.
+fn tell(fault: Fault, report: &Value, after: &[Value]) {
+    let name = if fault == Fault::Killed {
+        "killed"
+    } else {
+        "frozen"
+    };
+    let detect: Vec<&Value> = after
+        .iter()
+        .filter(|event| event["event"] == "failed")
+        .map(|event| &event["detect_ms"])
+        .collect();
+    let recovered: Vec<&Value> = report["faults"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|fault| &fault["recovered_ms"])
+        .collect();
+    println!(
+        "{name}: {} stalls, buffer {} s at least, noticed after {detect:?} ms, made good after {recovered:?} ms, {} failovers",
+        report["stalls"], report["min_buffer_s"], report["failovers"]
+    );
+}
+
+#[test]
+fn a_video_plays_to_its_end_after_the_catalogue_has_died() {
+    let _alone = alone();
+    let mut lab = Lab::start(5, Profile::default());
+    let video = lab.upload(&clip(CLIP_SECONDS));
+    lab.set_profile(PLAYBACK_PATH);
+    let mut playback = Playback::start(&lab.metadata_url, &video, "10");
+    while playback.delivered() < 5 {
+        playback.next().expect("five chunks come before the video ends");
+    }
+    lab.metadata.kill();
+    let (code, report, _) = playback.finish();
+    assert_eq!(code, Some(0), "{report}");
+    assert_eq!(
+        (&report["complete"], &report["stalls"]),
+        (&true.into(), &0.into()),
+        "{report}"
+    );
+}
+
+#[test]
+fn an_upload_succeeds_while_a_node_dies_and_the_video_plays() {
+    let _alone = alone();
+    // Slow enough that the node dies in the middle: 3 copies of 5 MB at 5 x 10 Mbit/s take about 2.5 s.
+    let mut lab = Lab::start(
+        5,
+        Profile {
+            up_mbps: Some(10.0),
+            ..Profile::default()
+        },
+    );
+    let file = clip(120);
+    let url = lab.metadata_url.clone();
+    let (mut upload, lines) = common::follow(&url, &["upload", common::text(&file)]);
+    let mut stored = 0;
+    while stored < 2 {
+        let line = lines
+            .next(Duration::from_secs(60))
+            .expect("the upload tells how it goes");
+        stored = line["stored_chunks"].as_u64().unwrap_or(0);
+    }
+    lab.nodes[2].process.kill();
+    let dead = lab.nodes[2].node_id.clone();
+    let mut last = Value::Null;
+    while let Some(line) = lines.next(Duration::from_secs(120)) {
+        last = line;
+    }
+    assert_eq!(upload.wait(Duration::from_secs(10)), Some(0), "{last}");
+    assert_eq!(last["state"], "done");
+    let video = last["video_id"].as_str().unwrap().to_owned();
+    check_copies(&lab.manifest(&video), &dead);
+    check_plays(&lab, &video);
+}
+
+/// Every chunk has two copies at least on nodes that live.
+fn check_copies(manifest: &Value, dead: &str) {
+    for chunk in manifest["chunks"].as_array().unwrap() {
+        let alive = parts(chunk).filter(|part| part["node_id"] != dead).count();
+        assert!(alive >= 2, "{alive} living copies of {}", chunk["chunk_id"]);
+    }
+}
+
+fn check_plays(lab: &Lab, video: &str) {
+    let report = lab.ask(&["play", video, "--speed", "20"]).succeeded();
+    assert_eq!(report["complete"], true);
+}
+
+#[test]
+fn with_too_few_living_nodes_two_copies_are_stored_and_the_video_says_so() {
+    let _alone = alone();
+    let mut lab = Lab::start(3, Profile::default());
+    lab.nodes[1].process.kill();
+    let dead = lab.nodes[1].node_id.clone();
+    let video = lab.upload(&clip(60));
+    check_copies(&lab.manifest(&video), &dead);
+    let facts = lab.ask(&["video", "info", &video]).succeeded();
+    assert!(facts["under_replicated"].as_u64().unwrap() > 0, "{facts}");
+    check_plays(&lab, &video);
+}
+
+#[test]
+fn a_failed_upload_leaves_nothing_behind_and_says_why() {
+    let _alone = alone();
+    let lab = Lab::start(5, Profile::default());
+    let folder = tempfile::tempdir().unwrap();
+    let text_file = folder.path().join("letter.mp4");
+    std::fs::write(&text_file, "Dear Sir or Madam,\n".repeat(1000)).unwrap();
+    let refused = lab.ask(&["upload", common::text(&text_file)]);
+    assert_eq!(refused.failed(1)["code"], "unsupported_format");
+
+    let whole = std::fs::read(clip(60)).unwrap();
+    let torn = folder.path().join("torn.mp4");
+    std::fs::write(&torn, whole.get(..whole.len() * 2 / 3).unwrap()).unwrap();
+    let refused = lab.ask(&["upload", common::text(&torn)]);
+    assert!(refused.failed(1)["code"].is_string());
+
+    assert_eq!(lab.ask(&["video", "list"]).succeeded()["total"], 0, "no rows");
+    until("no node holds a chunk", Duration::from_secs(90), || {
+        lab.nodes
+            .iter()
+            .all(|node| get_json(&format!("{}/health", node.path.url()))["chunk_count"] == 0)
+    });
+}
