@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -39,6 +40,8 @@ pub struct Running {
     pub node_id: Option<NodeId>,
     stop: CancellationToken,
     server: JoinHandle<()>,
+    /// Ends when the role's state is gone, where the role says so.
+    closed: Option<oneshot::Receiver<()>>,
 }
 
 impl Running {
@@ -72,7 +75,16 @@ impl Running {
             node_id,
             stop,
             server,
+            closed: None,
         })
+    }
+
+    /// Makes [`Running::stop`] wait until the other end of `closed` is dropped: the role's state holds it, so that its
+    /// files are closed and its locks released when the stop returns.
+    #[must_use]
+    pub fn closing_with(mut self, closed: oneshot::Receiver<()>) -> Self {
+        self.closed = Some(closed);
+        self
     }
 
     /// Stops accepting, lets open requests end for up to 10 s, and returns when the role is down.
@@ -85,6 +97,14 @@ impl Running {
                 "requests still open after the drain limit, closing them"
             );
             abort.abort();
+        }
+        if let Some(closed) = self.closed
+            && tokio::time::timeout(DRAIN_LIMIT, closed).await.is_err()
+        {
+            warn!(
+                role = self.role,
+                "the role's state is still in use after the drain limit"
+            );
         }
     }
 }

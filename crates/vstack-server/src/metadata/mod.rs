@@ -14,6 +14,8 @@ mod placement;
 mod plain;
 mod problem;
 mod state;
+#[cfg(test)]
+mod tests;
 mod videos;
 
 use std::fs::{self, File, OpenOptions};
@@ -77,22 +79,25 @@ pub async fn start(config: MetadataConfig) -> Result<Running, StartError> {
     info!(generation = store.generation(), data = %config.data.display(), "catalogue opened");
     let listener = listen(config.listen).await?;
     let stop = CancellationToken::new();
-    let metadata = Arc::new(Metadata::new(Arc::new(store), config.key, config.clock, lock));
+    let (metadata, closed) = Metadata::new(Arc::new(store), config.key, config.clock, lock);
+    let metadata = Arc::new(metadata);
     tokio::spawn(collect::run(metadata.clone(), stop.clone()));
     tokio::spawn(nodes::judge(metadata.clone(), stop.clone()));
     let address = config.listen;
-    Running::serve(
+    let running = Running::serve(
         "metadata",
         None,
         listener,
         crate::http::shell(routes(metadata)),
         stop,
-    )
-    .map_err(|cause| StartError::Listen {
-        address,
-        holder: String::new(),
-        cause,
-    })
+    );
+    running
+        .map(|running| running.closing_with(closed))
+        .map_err(|cause| StartError::Listen {
+            address,
+            holder: String::new(),
+            cause,
+        })
 }
 
 fn routes(metadata: Arc<Metadata>) -> Router {

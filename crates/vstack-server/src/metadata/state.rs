@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::sync::oneshot;
 use vstack_api::client::Endpoint;
 use vstack_api::{HttpTransport, StorageClient, Transport};
 use vstack_core::keys::ClusterKey;
@@ -44,20 +45,31 @@ pub(super) struct Metadata {
     transport: Arc<dyn Transport>,
     /// When each uploader was last heard of.
     uploaders: Mutex<BTreeMap<String, UnixMillis>>,
-    /// Released when the role is gone, with the store.
+    /// Released when the store is closed: fields are dropped in their order.
     _lock: File,
+    /// Dropped last; tells the role that all of the above is.
+    _closed: oneshot::Sender<()>,
 }
 
 impl Metadata {
-    pub(super) fn new(store: Arc<dyn MetaStore>, key: ClusterKey, clock: Clock, lock: File) -> Self {
-        Self {
+    /// The state, and what ends when it is gone.
+    pub(super) fn new(
+        store: Arc<dyn MetaStore>,
+        key: ClusterKey,
+        clock: Clock,
+        lock: File,
+    ) -> (Self, oneshot::Receiver<()>) {
+        let (closing, closed) = oneshot::channel();
+        let state = Self {
             store,
             key,
             clock,
             transport: Arc::new(HttpTransport::new()),
             uploaders: Mutex::default(),
             _lock: lock,
-        }
+            _closed: closing,
+        };
+        (state, closed)
     }
 
     pub(super) fn now(&self) -> UnixMillis {

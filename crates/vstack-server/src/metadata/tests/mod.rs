@@ -1,0 +1,8 @@
+//! The role on a real socket with real storage nodes around it.
+
+mod bad_input;
+mod cluster;
+mod consensus;
+mod library;
+mod lifecycle;
+mod plain_clients;
