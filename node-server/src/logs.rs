@@ -1,5 +1,7 @@
 //! Logs: text on standard error, filtered by `RUST_LOG`; a serving process also keeps them in its data folder.
 
+use std::io::IsTerminal as _;
+
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -19,7 +21,10 @@ pub(crate) fn start(command: &Command) -> Result<Option<WorkerGuard>, Failure> {
         _ => "warn",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let stderr = fmt::layer().with_writer(std::io::stderr).with_filter(filter);
+    let stderr = fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .with_filter(filter);
     let (file, guard) = match command {
         Command::Serve(options) => {
             let (writer, guard) = tracing_appender::non_blocking(appender(options)?);
