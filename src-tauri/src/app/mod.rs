@@ -1,0 +1,208 @@
+//! The desktop app around the player: window, commands of the page, cluster, uploads.
+//!
+//! Thin: what is decided is decided in `vstack-client` and `player/`; here it is wired to Tauri. Order at the end: the
+//! pipeline stops while GTK still runs (its sink needs the main thread), then the player's own cluster.
+
+pub mod arguments;
+mod cluster;
+mod commands;
+mod errors;
+mod library;
+mod own_cluster;
+mod panel;
+mod playback;
+mod posters;
+mod settings;
+mod streams;
+mod uploads;
+mod window;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use clap::Parser as _;
+use tauri::{AppHandle, Manager as _, RunEvent};
+use tokio::signal::unix::{SignalKind, signal};
+use vstack_core::id::VideoId;
+
+use crate::dto::NodePanel;
+use crate::player::surface::Surface;
+use crate::player::{AudioOutput, Player, PlayerEvent};
+use arguments::Arguments;
+use cluster::{Choice, ClusterLink};
+use panel::PanelMaker;
+use playback::NowPlaying;
+use posters::Posters;
+use settings::Settings;
+use streams::Streams;
+use uploads::Uploads;
+use window::WindowFlags;
+
+/// Longest wait for the pipeline at the end; then the process ends anyway.
+const PIPELINE_ENDS_WITHIN: Duration = Duration::from_secs(3);
+/// Pause between two looks at whether it has ended, while GTK's events are served.
+const END_STEP: Duration = Duration::from_millis(2);
+
+/// All that commands work on.
+struct VideoApp {
+    link: Arc<ClusterLink>,
+    playing: Arc<NowPlaying>,
+    uploads: Arc<Uploads>,
+    surface: Surface,
+    window: WindowFlags,
+    /// The video that the command line asked for, until the page has taken it.
+    requested: Arc<Mutex<Option<VideoId>>>,
+    playback_streams: Streams,
+    panel_streams: Streams,
+    upload_streams: Streams,
+    cluster_streams: Streams,
+    request_streams: Streams,
+}
+
+impl VideoApp {
+    /// What a stream of node panels sends: nothing while nobody sees it.
+    fn panel_source(&self) -> impl FnMut() -> Option<NodePanel> + Send + 'static {
+        let (link, playing, window) = (
+            Arc::clone(&self.link),
+            Arc::clone(&self.playing),
+            self.window.clone(),
+        );
+        let mut maker = PanelMaker::default();
+        move || {
+            if window.is_hidden() {
+                return None;
+            }
+            let cluster = link.connected()?;
+            let snapshot = playing.session().map(|session| session.snapshot());
+            Some(maker.panel(&cluster.nodes(), snapshot.as_ref()))
+        }
+    }
+}
+
+/// Runs the player until its window is closed.
+///
+/// # Errors
+/// The window, GStreamer or the runtime cannot be started; the text says what is missing.
+pub fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments = Arguments::parse();
+    start_log();
+    let app = tauri::Builder::default()
+        .plugin(tauri_plugin_dialog::init())
+        .register_asynchronous_uri_scheme_protocol(posters::SCHEME, |context, request, responder| {
+            let Some(posters) = context.app_handle().try_state::<Arc<Posters>>() else {
+                return;
+            };
+            let (posters, path) = (Arc::clone(&posters), request.uri().path().to_owned());
+            tauri::async_runtime::spawn(async move { responder.respond(posters.answer(&path).await) });
+        })
+        .invoke_handler(tauri::generate_handler![
+            commands::get_cluster,
+            commands::list_videos,
+            commands::rename_video,
+            commands::delete_video,
+            commands::pick_files,
+            commands::start_uploads,
+            commands::cancel_upload,
+            commands::dismiss_upload,
+            commands::list_uploads,
+            commands::open_video,
+            commands::close_video,
+            commands::play,
+            commands::pause,
+            commands::seek,
+            commands::set_volume,
+            commands::set_fullscreen,
+            commands::set_video_rect,
+            commands::watch_playback,
+            commands::watch_nodes,
+            commands::watch_uploads,
+            commands::watch_cluster,
+            commands::watch_open_requests,
+        ])
+        .setup(move |app| set_up(app, &arguments))
+        .build(tauri::generate_context!())?;
+    app.run(|handle, event| {
+        if matches!(event, RunEvent::Exit) {
+            end(handle);
+        }
+    });
+    Ok(())
+}
+
+/// `VSTACK_LOG` filters as `RUST_LOG` does elsewhere.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("VSTACK_LOG");
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+fn set_up(app: &mut tauri::App, arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    let settings = Settings::read(&app.path().app_config_dir()?);
+    let choice = match arguments.metadata_url.clone().or(settings.metadata_url) {
+        Some(url) => Choice::Named(url),
+        None => Choice::Own(app.path().app_data_dir()?.join("cluster")),
+    };
+    let link = ClusterLink::start(choice);
+    app.manage(Arc::new(Posters::new(Arc::clone(&link))));
+    let (_, surface, window) = window::open(app)?;
+    let player = Player::start(&surface.sink(), AudioOutput::Desktop, log_event)?;
+    let uploads = Uploads::new(Arc::clone(&link));
+    let (play, files): (Option<VideoId>, Vec<PathBuf>) = arguments.wishes();
+    uploads.start(files);
+    app.manage(VideoApp {
+        link,
+        playing: NowPlaying::new(player),
+        uploads,
+        surface,
+        window,
+        requested: Arc::new(Mutex::new(play)),
+        playback_streams: Streams::default(),
+        panel_streams: Streams::default(),
+        upload_streams: Streams::default(),
+        cluster_streams: Streams::default(),
+        request_streams: Streams::default(),
+    });
+    exit_on_signals(app.handle().clone());
+    Ok(())
+}
+
+fn log_event(event: PlayerEvent) {
+    tracing::info!(?event, "player");
+}
+
+/// Ctrl-C and a polite kill end the app like closing its window.
+fn exit_on_signals(handle: AppHandle) {
+    tauri::async_runtime::spawn(async move {
+        let (Ok(mut terminate), Ok(mut interrupt)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            tracing::warn!(
+                "signals cannot be caught; the player's own cluster is stopped by closing the window only"
+            );
+            return;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        handle.exit(0);
+    });
+}
+
+/// The end of the process, on the main thread.
+fn end(handle: &AppHandle) {
+    let Some(app) = handle.try_state::<VideoApp>() else {
+        return;
+    };
+    app.playing.shut_down();
+    let deadline = Instant::now() + PIPELINE_ENDS_WITHIN;
+    while !app.playing.has_ended() && Instant::now() < deadline {
+        gtk::main_iteration_do(false);
+        std::thread::sleep(END_STEP);
+    }
+    tauri::async_runtime::block_on(app.link.stop());
+}

@@ -1,0 +1,210 @@
+//! The open video: a session of the smart client on one side, the player on the other.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::{CancellationToken, DropGuard};
+use vstack_client::{Cluster, Session, SpanState};
+use vstack_core::id::VideoId;
+use vstack_core::manifest::Container;
+
+use super::cluster::ClusterLink;
+use crate::dto::{Playback, PlaybackPhase, SourceSpan, UiError};
+use crate::player::{Feed, Player, PlayerCommand, PlayerPhase, PlayerStatus, Timeline};
+
+/// A video counts as viewed once this much of it was played.
+const VIEW_AFTER: Duration = Duration::from_secs(10);
+const VIEW_STEP: Duration = Duration::from_secs(1);
+/// Colours of the nodes; the sixth node has the first one again.
+pub(super) const COLOURS: u16 = 5;
+
+/// What is being watched.
+#[derive(Debug)]
+pub(crate) struct NowPlaying {
+    player: Player,
+    open: Mutex<Option<Open>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    video: VideoId,
+    title: String,
+    duration_ms: u64,
+    session: Session,
+    _viewer: DropGuard,
+}
+
+impl NowPlaying {
+    pub(crate) fn new(player: Player) -> Arc<Self> {
+        Arc::new(Self {
+            player,
+            open: Mutex::new(None),
+        })
+    }
+
+    fn open_video(&self) -> MutexGuard<'_, Option<Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a video and plays it from its beginning.
+    pub(crate) async fn open(
+        self: &Arc<Self>,
+        link: &ClusterLink,
+        video: VideoId,
+    ) -> Result<Playback, UiError> {
+        let cluster = link.cluster().await?;
+        let session = cluster.open(video).await?;
+        let manifest = Arc::clone(session.manifest());
+        if manifest.chunks.is_empty() {
+            let message = "Nothing of this video has arrived yet.";
+            return Err(UiError::new(
+                "nothing_yet",
+                message,
+                "Wait until its upload has stored the first minutes.",
+            ));
+        }
+        if manifest.container == Container::Mp4Segments {
+            let message =
+                "This video is stored as separate MP4 files, which the desktop player does not join.";
+            return Err(UiError::new(
+                "mp4_segments",
+                message,
+                "Play it with: vstack play, or upload it through V-Stack.",
+            ));
+        }
+        let viewer = CancellationToken::new();
+        tauri::async_runtime::spawn(Arc::clone(self).count_view(cluster, video, viewer.clone()));
+        let (title, duration_ms) = (manifest.title.clone(), manifest.duration_ms());
+        let open = Open {
+            video,
+            title,
+            duration_ms,
+            session,
+            _viewer: viewer.drop_guard(),
+        };
+        self.load(&open, 0);
+        *self.open_video() = Some(open);
+        self.snapshot(false)
+            .ok_or_else(|| UiError::new("closed", "The video was closed.", "Open it again."))
+    }
+
+    fn load(&self, open: &Open, start_ms: u64) {
+        let timeline = Timeline::of(open.session.manifest());
+        let feed = Feed::new(
+            timeline,
+            open.session.init_segment(),
+            Box::new(open.session.clone()),
+        );
+        self.player.send(PlayerCommand::Open {
+            id: open.video.to_string(),
+            feed,
+            start_ms,
+            play: true,
+        });
+    }
+
+    pub(crate) fn close(&self) {
+        self.player.send(PlayerCommand::Close);
+        if let Some(open) = self.open_video().take() {
+            let report = open.session.report();
+            tracing::info!(video = %open.video, report = %serde_json::to_string(&report).unwrap_or_default(), "closed");
+        }
+    }
+
+    /// Plays; a video that failed is loaded again where it was.
+    pub(crate) fn play(&self) {
+        let status = self.player.status();
+        match &*self.open_video() {
+            Some(open) if status.phase == PlayerPhase::Failed => self.load(open, status.position_ms),
+            _ => self.player.send(PlayerCommand::Play),
+        }
+    }
+
+    pub(crate) fn pause(&self) {
+        self.player.send(PlayerCommand::Pause);
+    }
+
+    pub(crate) fn seek(&self, position_ms: u64) {
+        self.player.send(PlayerCommand::Seek { position_ms });
+    }
+
+    pub(crate) fn set_volume(&self, volume: f64, muted: bool) {
+        self.player.send(PlayerCommand::SetVolume { volume, muted });
+    }
+
+    /// Tells the player to end; [`NowPlaying::has_ended`] says when it has.
+    pub(crate) fn shut_down(&self) {
+        self.close();
+        self.player.send(PlayerCommand::Shutdown);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.player.is_finished()
+    }
+
+    /// The session of the open video.
+    pub(crate) fn session(&self) -> Option<Session> {
+        self.open_video().as_ref().map(|open| open.session.clone())
+    }
+
+    /// How things are; `None` while no video is open.
+    pub(crate) fn snapshot(&self, fullscreen: bool) -> Option<Playback> {
+        let status = self.player.status();
+        let open = self.open_video();
+        let open = open.as_ref()?;
+        let snapshot = open.session.snapshot();
+        let spans = snapshot
+            .spans
+            .iter()
+            .filter(|span| span.state != SpanState::Fetching)
+            .map(|span| SourceSpan {
+                start_ms: span.start_ms,
+                end_ms: span.end_ms,
+                node: u32::from(span.node_index % COLOURS),
+            });
+        Some(Playback {
+            video_id: open.video.to_string(),
+            title: open.title.clone(),
+            phase: phase(&status),
+            position_ms: status.position_ms,
+            duration_ms: open.duration_ms,
+            volume: status.volume,
+            muted: status.muted,
+            fullscreen,
+            buffer_ms: snapshot.buffer_ms,
+            startup_ms: snapshot.startup_ms,
+            stalls: status.stalls,
+            spans: spans.collect(),
+            error: status.error.map(UiError::from),
+        })
+    }
+
+    /// Tells the catalogue of a view once enough was played.
+    async fn count_view(self: Arc<Self>, cluster: Cluster, video: VideoId, closed: CancellationToken) {
+        let mut played = Duration::ZERO;
+        while played < VIEW_AFTER {
+            tokio::select! {
+                () = tokio::time::sleep(VIEW_STEP) => {}
+                () = closed.cancelled() => return,
+            }
+            if self.player.status().phase == PlayerPhase::Playing {
+                played += VIEW_STEP;
+            }
+        }
+        if let Err(error) = cluster.catalogue().record_view(video).await {
+            tracing::debug!(%error, "the view was not counted");
+        }
+    }
+}
+
+fn phase(status: &PlayerStatus) -> PlaybackPhase {
+    match status.phase {
+        // The command to open is on its way to the player.
+        PlayerPhase::Idle | PlayerPhase::Loading => PlaybackPhase::Loading,
+        PlayerPhase::Playing => PlaybackPhase::Playing,
+        PlayerPhase::Paused => PlaybackPhase::Paused,
+        PlayerPhase::Buffering => PlaybackPhase::Buffering,
+        PlayerPhase::Ended => PlaybackPhase::Ended,
+        PlayerPhase::Failed => PlaybackPhase::Failed,
+    }
+}
