@@ -1,6 +1,7 @@
 //! `vstack meta check`: compares the projections with what is decided, and reads every row's checksum.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use rusqlite::Connection;
 use vstack_core::id::ChunkId;
@@ -13,6 +14,7 @@ use crate::read::chunks::media_facts;
 use crate::read::nodes::all_nodes;
 use crate::read::videos::find_video;
 use crate::rows::{ROW_COLUMNS, RawRow, WHOLE};
+use crate::schema;
 
 /// Something that cannot be so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,14 @@ pub struct Finding {
 
 /// (node, ballot, shard), and whether it is live.
 type Replicas = BTreeMap<(String, i64, i64), bool>;
+
+/// Checks the catalogue file at `path`. It only reads: the role may be running on it.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn check_file(path: &Path) -> Result<Vec<Finding>, MetaError> {
+    check(&mut schema::open_reader(path)?)
+}
 
 /// Reads the whole catalogue; findings come in the order of the tables.
 ///

@@ -18,7 +18,7 @@ mod schema;
 mod store;
 mod writer;
 
-pub use check::Finding;
+pub use check::{Finding, check_file};
 pub use command::{
     Cmd, Collectable, CommitChunk, CommittedChunk, FinalizeVideo, HeartbeatReply, NodeReport, OpenChunk,
     OpenedChunk, Reply,

@@ -360,10 +360,8 @@ async fn ballot_0_is_collected_once_a_plain_clients_chunk_is_committed() {
 
 /// Changes the file behind the catalogue's back, as a flipped bit does.
 fn damage(catalogue: &Catalogue, sql: &str) {
-    let changed = Connection::open(catalogue.path())
-        .unwrap()
-        .execute(sql, [])
-        .unwrap();
+    let file = Connection::open(catalogue.path()).expect("the file is there");
+    let changed = file.execute(sql, []).expect("the statement is sound");
     assert!(changed > 0, "the statement met no row");
 }
 

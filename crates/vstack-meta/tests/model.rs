@@ -195,15 +195,17 @@ async fn run(steps: Vec<Step>) {
     compare(&catalogue, &model).await;
 }
 
+const READ: &str = "the catalogue can be read";
+
 async fn compare(catalogue: &Catalogue, model: &Model) {
     catalogue.assert_sound().await;
     for (&chunk, row) in &model.rows {
-        assert_eq!(&catalogue.store.consensus_row(chunk).await.unwrap(), row);
+        assert_eq!(&catalogue.store.consensus_row(chunk).await.expect(READ), row);
         let placed = catalogue
             .store
             .chunk(chunk)
             .await
-            .unwrap()
+            .expect(READ)
             .map(|record| record.placement);
         assert_eq!(placed.as_ref(), row.placement());
     }
@@ -211,7 +213,7 @@ async fn compare(catalogue: &Catalogue, model: &Model) {
         .store
         .collectable(T0 + u64::from(u32::MAX), 10_000)
         .await
-        .unwrap();
+        .expect(READ);
     let queued: BTreeSet<Garbage> = queued
         .into_iter()
         .map(|Collectable { node, object, ballot }| Garbage { node, object, ballot })
@@ -224,7 +226,13 @@ async fn compare(catalogue: &Catalogue, model: &Model) {
         .map(|(&chunk, _)| digest(chunk).size_bytes)
         .sum();
     assert_eq!(
-        catalogue.store.video(video(1)).await.unwrap().unwrap().size_bytes,
+        catalogue
+            .store
+            .video(video(1))
+            .await
+            .expect(READ)
+            .expect(READ)
+            .size_bytes,
         size
     );
     assert!(
@@ -232,7 +240,7 @@ async fn compare(catalogue: &Catalogue, model: &Model) {
             .store
             .nodes()
             .await
-            .unwrap()
+            .expect(READ)
             .iter()
             .any(|known| known.node == node(1))
     );

@@ -484,19 +484,22 @@ impl Proposer {
     }
 
     fn wake(&mut self, now: UnixMillis) -> Vec<Output> {
+        match self.next_wake() {
+            None => return Vec::new(),
+            // Too early, perhaps because the caller's clock was put back: without another wake it would wait for ever.
+            Some(at) if at > now => return vec![Output::WakeAt(at)],
+            Some(_) => {}
+        }
         match &mut self.phase {
-            Phase::Opening {
-                tries,
-                retry_at: retry_at @ Some(_),
-            } if retry_at.is_some_and(|at| at <= now) => {
+            Phase::Opening { tries, retry_at } => {
                 (*tries, *retry_at) = (*tries + 1, None);
                 vec![self.open_output()]
             }
             Phase::Committing {
                 round,
                 tries,
-                retry_at: retry_at @ Some(_),
-            } if retry_at.is_some_and(|at| at <= now) => {
+                retry_at,
+            } => {
                 (*tries, *retry_at) = (*tries + 1, None);
                 vec![round.commit(self.digest)]
             }
@@ -506,7 +509,16 @@ impl Proposer {
                     .flat_map(|(node, tries)| self.resend(node, tries + 1))
                     .collect()
             }
-            _ => Vec::new(),
+            Phase::New | Phase::Finished => Vec::new(),
+        }
+    }
+
+    /// The next time at which something is to be tried again.
+    fn next_wake(&self) -> Option<UnixMillis> {
+        match &self.phase {
+            Phase::Opening { retry_at, .. } | Phase::Committing { retry_at, .. } => *retry_at,
+            Phase::Storing(round) => round.lanes.values().filter_map(Lane::until).min(),
+            Phase::New | Phase::Finished => None,
         }
     }
 
@@ -531,6 +543,15 @@ impl Proposer {
         let z = (self.jitter ^ (self.jitter >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+}
+
+impl Lane {
+    const fn until(&self) -> Option<UnixMillis> {
+        match self {
+            Self::Waiting { until, .. } => Some(*until),
+            Self::Sent { .. } | Self::Stored(_) | Self::GivenUp => None,
+        }
     }
 }
 

@@ -101,7 +101,12 @@ impl Script {
         let [Output::WakeAt(at)] = outputs else {
             unreachable!("no pause but {outputs:?}")
         };
-        assert_eq!(self.proposer.step(UnixMillis(at.0 - 1), Input::Wake), []);
+        let early = self.proposer.step(UnixMillis(at.0 - 1), Input::Wake);
+        assert_eq!(
+            early,
+            [Output::WakeAt(*at)],
+            "an early wake asks for the same time again"
+        );
         self.now = *at;
         self.give(Input::Wake)
     }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use tracing::info;
+use tracing::{info, warn};
 use vstack_api::ErrorCode;
 use vstack_api::wire::{Finalize, VideoEntry};
 use vstack_core::id::{ChunkId, ChunkKind, VideoId};
@@ -19,7 +20,7 @@ use vstack_media::describe::{DescribeError, Described, describe, lay_end_to_end}
 use vstack_meta::{ChunkRecord, Cmd, FinalizeVideo, ManifestSource};
 
 use super::fetch::chunk_bytes;
-use super::input;
+use super::input::{self, VideoPath};
 use super::manifest::{ensure_init, of_kind, source};
 use super::state::Metadata;
 use super::videos::find;
@@ -30,10 +31,10 @@ const READ_AT_ONCE: usize = 4;
 
 pub(super) async fn finalize(
     State(metadata): State<Arc<Metadata>>,
-    Path(video): Path<String>,
-    body: Bytes,
+    VideoPath(video): VideoPath,
+    body: Result<Bytes, BytesRejection>,
 ) -> Answer<Json<VideoEntry>> {
-    let video = input::video_id(&video)?;
+    let body = body.map_err(|rejection| refuse(ErrorCode::TooLarge, rejection.body_text()))?;
     let mut source = source(&metadata, video).await?;
     if source.video.status == VideoStatus::Uploading {
         let command = match body.trim_ascii() {
@@ -42,8 +43,16 @@ pub(super) async fn finalize(
         };
         metadata.apply(Cmd::Finalize(Box::new(command))).await?;
         info!(%video, "video is active");
+        keep_init(&metadata, &mut source).await;
     }
     find(&metadata, video).await.map(Json)
+}
+
+/// From now on a manifest needs no node. Where that fails, the first manifest does it.
+async fn keep_init(metadata: &Metadata, source: &mut ManifestSource) {
+    if let Err(refusal) = ensure_init(metadata, source).await {
+        warn!(video = %source.video.video, problem = %refusal.0, "the init segment cannot be read yet");
+    }
 }
 
 fn from_uploader(metadata: &Metadata, video: VideoId, sent: Finalize) -> Answer<FinalizeVideo> {

@@ -1,13 +1,16 @@
 //! Checks of what comes from outside: ids, titles, times, addresses. Every refusal names the field.
 
 use std::net::IpAddr;
+use std::str::FromStr;
 
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
 use vstack_api::ErrorCode;
 use vstack_core::id::{ChunkId, NodeId, VideoId};
 use vstack_core::limits::{MAX_TITLE_CHARS, MAX_VIDEO_MS};
 use vstack_core::manifest::{MediaFacts, Track, seconds_to_ms};
 
-use crate::http::{Answer, refuse};
+use crate::http::{Answer, Refusal, refuse};
 
 /// Keyframes or fragments of one chunk: one for each frame of 10 minutes at 100 frames a second.
 const MAX_ENTRIES_OF_CHUNK: usize = 60_000;
@@ -16,25 +19,55 @@ const MAX_CODECS_CHARS: usize = 1_000;
 /// Tracks of a manifest.
 const MAX_TRACKS: usize = vstack_core::limits::MAX_STREAMS;
 
-pub(super) fn video_id(text: &str) -> Answer<VideoId> {
-    text.parse()
-        .map_err(|error| refuse(ErrorCode::BadVideoId, format!("{error}")))
-}
+/// The video named by the path.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct VideoPath(pub(super) VideoId);
 
-/// A whole chunk: shards are parts of one and have no place of their own in the catalogue.
-pub(super) fn chunk_id(text: &str) -> Answer<ChunkId> {
-    let chunk: ChunkId = text
-        .parse()
-        .map_err(|error| refuse(ErrorCode::BadChunkId, format!("{error}")))?;
-    match chunk.shard() {
-        None => Ok(chunk),
-        Some(_) => Err(refuse(ErrorCode::BadChunkId, "this is a shard; name its chunk")),
+/// The whole chunk named by the path: shards are parts of one and have no place of their own in the catalogue.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ChunkPath(pub(super) ChunkId);
+
+/// The node named by the path.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NodePath(pub(super) NodeId);
+
+impl<S: Send + Sync> FromRequestParts<S> for VideoPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        named(parts, state, ErrorCode::BadVideoId).await.map(Self)
     }
 }
 
-pub(super) fn node_id(text: &str) -> Answer<NodeId> {
-    text.parse()
-        .map_err(|error| refuse(ErrorCode::BadRequest, format!("node_id: {error}")))
+impl<S: Send + Sync> FromRequestParts<S> for ChunkPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let chunk: ChunkId = named(parts, state, ErrorCode::BadChunkId).await?;
+        match chunk.shard() {
+            None => Ok(Self(chunk)),
+            Some(_) => Err(refuse(ErrorCode::BadChunkId, "this is a shard; name its chunk")),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for NodePath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        named(parts, state, ErrorCode::BadRequest).await.map(Self)
+    }
+}
+
+async fn named<T: FromStr<Err: std::fmt::Display>>(
+    parts: &mut Parts,
+    state: &(impl Send + Sync),
+    code: ErrorCode,
+) -> Answer<T> {
+    let Path(text) = Path::<String>::from_request_parts(parts, state)
+        .await
+        .map_err(|rejection| refuse(code, rejection.body_text()))?;
+    text.parse().map_err(|error| refuse(code, format!("{error}")))
 }
 
 pub(super) fn invalid<T>(field: &str, reason: impl std::fmt::Display) -> Answer<T> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use base64::Engine as _;
 use tracing::warn;
 use vstack_api::ErrorCode;
@@ -21,7 +21,7 @@ use vstack_core::time::UnixMillis;
 use vstack_meta::{ChunkRecord, Cmd, ManifestSource, NodeRecord};
 
 use super::fetch::chunk_bytes;
-use super::input;
+use super::input::VideoPath;
 use super::problem::refusal;
 use super::state::Metadata;
 use super::videos::rfc3339;
@@ -32,9 +32,8 @@ const ERASURE_SHARDS: (u8, u8) = (3, 2);
 
 pub(super) async fn show(
     State(metadata): State<Arc<Metadata>>,
-    Path(video): Path<String>,
+    VideoPath(video): VideoPath,
 ) -> Answer<Json<Manifest>> {
-    let video = input::video_id(&video)?;
     let mut source = source(&metadata, video).await?;
     ensure_init(&metadata, &mut source).await?;
     Ok(Json(build(&source, metadata.now())))

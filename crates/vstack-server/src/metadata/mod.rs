@@ -30,7 +30,7 @@ use rustix::fs::{FlockOperation, flock};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use vstack_core::keys::ClusterKey;
-use vstack_meta::{MetaError, SqliteMetaStore};
+use vstack_meta::{Finding, SqliteMetaStore, check_file};
 
 pub use state::Clock;
 
@@ -160,15 +160,10 @@ fn unusable(data: &Path, reason: &dyn std::fmt::Display) -> StartError {
     }
 }
 
-/// Compares the catalogue in the role's folder with itself: `vstack meta check`. The role must not be running on it.
+/// Compares the catalogue in the role's folder with itself: `vstack meta check`. It only reads, so the role may run.
 ///
 /// # Errors
-/// The folder is in use, or the catalogue cannot be opened or read.
-pub async fn check(data: &Path) -> Result<Vec<vstack_meta::Finding>, StartError> {
-    let _lock = lock_folder(data)?;
-    let store =
-        SqliteMetaStore::open(&data.join(CATALOGUE)).map_err(|error: MetaError| unusable(data, &error))?;
-    vstack_meta::MetaStore::check(&store)
-        .await
-        .map_err(|error| unusable(data, &error))
+/// The catalogue cannot be read.
+pub fn check(data: &Path) -> Result<Vec<Finding>, StartError> {
+    check_file(&data.join(CATALOGUE)).map_err(|error| unusable(data, &error))
 }

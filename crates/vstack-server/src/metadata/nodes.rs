@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -17,7 +17,7 @@ use vstack_core::node::NodeHealth;
 use vstack_core::time::UnixMillis;
 use vstack_meta::{Cmd, NodeRecord, NodeReport, Reply};
 
-use super::input;
+use super::input::{self, NodePath};
 use super::problem::refusal;
 use super::state::Metadata;
 use super::videos::rfc3339;
@@ -28,10 +28,9 @@ const UNDER_REPLICATED_SHOWN: usize = 1_000;
 
 pub(super) async fn heartbeat(
     State(metadata): State<Arc<Metadata>>,
-    Path(node): Path<String>,
+    NodePath(node): NodePath,
     StrictJson(heartbeat): StrictJson<Heartbeat>,
 ) -> Answer<Json<Value>> {
-    let node = input::node_id(&node)?;
     // The key of a node is derived from its id: whoever signs with it was given this identity by the cluster.
     if !heartbeat.verifies(node, &metadata.key.receipt_key(node)) {
         let detail =

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use futures::future::join_all;
 use tracing::warn;
 use vstack_api::ErrorCode;
@@ -22,7 +22,7 @@ use vstack_core::placement::Placement;
 use vstack_meta::{ChunkRecord, Cmd, CommitChunk, NodeRecord, OpenChunk};
 
 use super::consensus::{committed, grant};
-use super::input;
+use super::input::{self, ChunkPath};
 use super::placement::Choice;
 use super::problem::refusal;
 use super::state::Metadata;
@@ -35,10 +35,9 @@ const OWNER: &str = "plain client";
 
 pub(super) async fn commit(
     State(metadata): State<Arc<Metadata>>,
-    Path(chunk): Path<String>,
+    ChunkPath(chunk): ChunkPath,
     StrictJson(body): StrictJson<PlainCommit>,
 ) -> Answer<Json<Committed>> {
-    let chunk = input::chunk_id(&chunk)?;
     if body.node_urls.is_empty() || body.node_urls.len() > MAX_NODE_URLS {
         return input::invalid("node_urls", format!("1 to {MAX_NODE_URLS} addresses are named"));
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use uuid::Uuid;
@@ -14,7 +14,7 @@ use vstack_core::manifest::VideoStatus;
 use vstack_core::time::UnixMillis;
 use vstack_meta::{Cmd, Library, LibraryOrder, LibraryQuery};
 
-use super::input;
+use super::input::{self, VideoPath};
 use super::problem::refusal;
 use super::state::Metadata;
 use crate::http::{Answer, StrictJson, refuse};
@@ -96,9 +96,9 @@ const fn order(sort: VideoSort) -> LibraryOrder {
 
 pub(super) async fn show(
     State(metadata): State<Arc<Metadata>>,
-    Path(video): Path<String>,
+    VideoPath(video): VideoPath,
 ) -> Answer<Json<VideoEntry>> {
-    find(&metadata, input::video_id(&video)?).await.map(Json)
+    find(&metadata, video).await.map(Json)
 }
 
 /// A video that a reader may find.
@@ -131,10 +131,9 @@ fn entry(found: &Library) -> VideoEntry {
 
 pub(super) async fn rename(
     State(metadata): State<Arc<Metadata>>,
-    Path(video): Path<String>,
+    VideoPath(video): VideoPath,
     StrictJson(body): StrictJson<PatchVideo>,
 ) -> Answer<Json<VideoEntry>> {
-    let video = input::video_id(&video)?;
     input::title(&body.title)?;
     metadata
         .apply(Cmd::RenameVideo {
@@ -147,9 +146,8 @@ pub(super) async fn rename(
 
 pub(super) async fn delete(
     State(metadata): State<Arc<Metadata>>,
-    Path(video): Path<String>,
+    VideoPath(video): VideoPath,
 ) -> Answer<StatusCode> {
-    let video = input::video_id(&video)?;
     metadata
         .apply(Cmd::DeleteVideo {
             video,
@@ -161,9 +159,8 @@ pub(super) async fn delete(
 
 pub(super) async fn abort(
     State(metadata): State<Arc<Metadata>>,
-    Path(video): Path<String>,
+    VideoPath(video): VideoPath,
 ) -> Answer<StatusCode> {
-    let video = input::video_id(&video)?;
     metadata
         .apply(Cmd::AbortVideo {
             video,
@@ -175,9 +172,8 @@ pub(super) async fn abort(
 
 pub(super) async fn view(
     State(metadata): State<Arc<Metadata>>,
-    Path(video): Path<String>,
+    VideoPath(video): VideoPath,
 ) -> Answer<StatusCode> {
-    let video = input::video_id(&video)?;
     metadata.apply(Cmd::RecordView { video }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

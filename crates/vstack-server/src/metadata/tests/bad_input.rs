@@ -30,6 +30,7 @@ async fn malformed_ids_are_bad_requests_and_unknown_ones_are_not_found() {
     for (method, path, expected) in [
         (Method::GET, "/video/none".to_owned(), ErrorCode::BadVideoId),
         (Method::GET, format!("/video/{upper}"), ErrorCode::BadVideoId),
+        (Method::GET, "/video/%ff%fe".to_owned(), ErrorCode::BadVideoId),
         (Method::GET, format!("/video/{ID}"), ErrorCode::VideoNotFound),
         (Method::DELETE, format!("/video/{ID}"), ErrorCode::VideoNotFound),
         (
@@ -183,7 +184,12 @@ async fn senseless_batches_and_commits_are_refused() {
             json!({ "total_chunks": 1 }),
             ErrorCode::InvalidField,
         ),
-        ("/nodes/x/heartbeat", json!({}), ErrorCode::InvalidField),
+        ("/nodes/x/heartbeat", json!({}), ErrorCode::BadRequest),
+        (
+            &format!("/nodes/{ID}/heartbeat"),
+            json!({}),
+            ErrorCode::InvalidField,
+        ),
     ] {
         let answer = json_body(&cluster, Method::POST, path, body.to_string())
             .send()

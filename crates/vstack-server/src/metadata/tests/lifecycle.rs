@@ -32,8 +32,9 @@ async fn a_deleted_video_is_gone_at_once_and_its_bytes_after_the_grace() {
     cluster.until_gone(ChunkId::init(video)).await;
     // Deleting again is no error.
     cluster.catalogue.delete_video(video).await.unwrap();
+    assert_eq!(check(&cluster.folder.path().join("metadata")).unwrap(), []);
     let folder = cluster.stop().await;
-    assert_eq!(check(&folder.path().join("metadata")).await.unwrap(), []);
+    assert_eq!(check(&folder.path().join("metadata")).unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
