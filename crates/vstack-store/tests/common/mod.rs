@@ -1,6 +1,8 @@
 //! What the store's tests share: a folder that can be opened again, names, and bytes that can be made again.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod crash_disk;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -52,7 +54,10 @@ impl Folder {
 
     /// For tests of one life: an open store that takes its folder along.
     pub fn into_open(self) -> OpenFolder {
-        OpenFolder { store: self.open(), _folder: self }
+        OpenFolder {
+            store: self.open(),
+            _folder: self,
+        }
     }
 }
 
