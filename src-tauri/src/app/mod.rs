@@ -121,13 +121,19 @@ pub fn run() -> Result<(), Box<dyn std::error::Error>> {
             commands::watch_open_requests,
         ])
         .setup(move |app| set_up(app, &arguments))
-        .build(tauri::generate_context!())?;
+        .build(context())?;
     app.run(|handle, event| {
         if matches!(event, RunEvent::Exit) {
             end(handle);
         }
     });
     Ok(())
+}
+
+/// The page, the configuration and the capabilities, from the build.
+#[expect(clippy::exit, reason = "the macro's code for a broken build")]
+fn context() -> tauri::Context {
+    tauri::generate_context!()
 }
 
 /// `VSTACK_LOG` filters as `RUST_LOG` does elsewhere.

@@ -23,7 +23,7 @@ const PLAY_FLAGS: &str = "video+audio+soft-volume+deinterlace";
 /// Where sound goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AudioOutput {
-    /// The desktop's output, or none where there is no device.
+    /// The desktop's output; none where no device opens.
     Desktop,
     /// A sink that keeps time and makes no sound: tests.
     Silent,
@@ -52,6 +52,8 @@ pub(super) fn make(name: &'static str) -> Result<gst::Element, PlayerError> {
 pub(super) struct Pipeline {
     playbin: gst::Element,
     loaded: Slot,
+    /// The desktop's sound is wanted and was not found yet.
+    needs_sound: bool,
 }
 
 /// What the next source element reads, and the time it starts with.
@@ -74,14 +76,33 @@ impl Pipeline {
         let playbin = make("playbin")?;
         playbin.set_property_from_str("flags", PLAY_FLAGS);
         playbin.set_property("video-sink", video_sink);
-        playbin.set_property("audio-sink", audio_sink(audio)?);
+        playbin.set_property("audio-sink", silent_sink()?);
         let loaded = Slot::default();
         install_hooks(&playbin, &loaded);
         let bus = playbin
             .bus()
             .ok_or(PlayerError::Library("the pipeline has no bus".into()))?;
         bus::forward(&bus, inbox, number);
-        Ok(Self { playbin, loaded })
+        Ok(Self {
+            playbin,
+            loaded,
+            needs_sound: audio == AudioOutput::Desktop,
+        })
+    }
+
+    /// Looks for an output of the desktop while none is found. Opening devices takes up to seconds: call it while
+    /// nothing plays and nobody waits.
+    pub(super) fn find_sound(&mut self) {
+        if !self.needs_sound {
+            return;
+        }
+        match desktop_sink() {
+            Ok((sink, audible)) => {
+                self.playbin.set_property("audio-sink", &sink);
+                self.needs_sound = !audible;
+            }
+            Err(error) => tracing::warn!(%error, "there is no sound"),
+        }
     }
 
     /// Starts to load a video so that its picture at `start_ms` comes first; the pipeline pauses there.
@@ -209,14 +230,23 @@ fn start_at(source: &VideoSource, start_ms: u64) {
     source.send_event(seek);
 }
 
-fn audio_sink(audio: AudioOutput) -> Result<gst::Element, PlayerError> {
-    match audio {
-        // Falls back to a fake sink by itself where no device opens.
-        AudioOutput::Desktop => make("autoaudiosink"),
-        AudioOutput::Silent => {
-            let sink = make("fakesink")?;
-            sink.set_property("sync", true);
-            Ok(sink)
+/// The first output that opens, by the order of what desktops have; a silent one where none does.
+fn desktop_sink() -> Result<(gst::Element, bool), PlayerError> {
+    for name in ["pulsesink", "alsasink"] {
+        let Ok(sink) = make(name) else { continue };
+        let opens = sink.set_state(gst::State::Ready).is_ok();
+        // Nothing was opened yet that could fail to close.
+        let _ = sink.set_state(gst::State::Null);
+        if opens {
+            return Ok((sink, true));
         }
     }
+    Ok((silent_sink()?, false))
+}
+
+/// Keeps time and makes no sound.
+fn silent_sink() -> Result<gst::Element, PlayerError> {
+    let sink = make("fakesink")?;
+    sink.set_property("sync", true);
+    Ok(sink)
 }

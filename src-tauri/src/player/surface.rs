@@ -46,7 +46,7 @@ impl Stacking {
     pub fn of_environment() -> Self {
         let is_set =
             |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
-        if OPAQUE_PAGE_VARIABLES.iter().any(|name| is_set(name)) {
+        if OPAQUE_PAGE_VARIABLES.iter().any(is_set) {
             Self::VideoAbove
         } else {
             Self::PageAbove

@@ -72,6 +72,7 @@ struct Pending {
 impl Worker {
     /// Runs until [`PlayerCommand::Shutdown`], or until nobody can send commands any more.
     pub(super) fn run(mut self) {
+        self.pipeline.find_sound();
         loop {
             let input = if self.open.is_some() {
                 self.inbox.recv_timeout(TICK)
@@ -100,7 +101,10 @@ impl Worker {
                 start_ms,
                 play,
             } => self.load(id, feed, start_ms, play),
-            PlayerCommand::Close => self.close(),
+            PlayerCommand::Close => {
+                self.close();
+                self.pipeline.find_sound();
+            }
             PlayerCommand::Play => self.play(),
             PlayerCommand::Pause => self.pause(),
             PlayerCommand::Seek { position_ms } => self.seek(position_ms),

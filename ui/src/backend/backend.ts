@@ -45,6 +45,8 @@ export interface Backend {
   watchUploads(onItems: (items: UploadItem[]) => void): Stop;
   onFileDrag(onDrag: (drag: FileDrag) => void): Stop;
 
+  /** Somebody outside the page wants to watch this video: the command line. */
+  watchOpenRequests(onVideoId: (videoId: string) => void): Stop;
   openVideo(video: { videoId: string }): Promise<Playback>;
   closeVideo(): Promise<void>;
   play(): Promise<void>;

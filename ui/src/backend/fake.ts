@@ -40,6 +40,7 @@ export class FakeBackend implements Backend {
   private readonly onPlayback = new Watchers<Playback>();
   private readonly onNodes = new Watchers<NodePanel>();
   private readonly onDrag = new Watchers<FileDrag>();
+  private readonly onOpenRequest = new Watchers<string>();
 
   advance(ms: number): void {
     for (let left = ms; left > 0; left -= STEP_MS) {
@@ -64,6 +65,10 @@ export class FakeBackend implements Backend {
     this.onDrag.tell(drag);
   }
 
+  requestOpen(videoId: string): void {
+    this.onOpenRequest.tell(videoId);
+  }
+
   getCluster = (): Promise<ClusterState> => this.answer("getCluster", () => this.cluster);
   watchCluster = (watcher: (state: ClusterState) => void): Stop => this.onCluster.add(watcher);
   listVideos: Backend["listVideos"] = (query) => this.answer("listVideos", () => fakePage(this.videos, query));
@@ -85,6 +90,7 @@ export class FakeBackend implements Backend {
   watchUploads = (watcher: (items: UploadItem[]) => void): Stop => this.onUploads.add(watcher);
   onFileDrag = (watcher: (drag: FileDrag) => void): Stop => this.onDrag.add(watcher);
 
+  watchOpenRequests = (watcher: (videoId: string) => void): Stop => this.onOpenRequest.add(watcher);
   openVideo: Backend["openVideo"] = ({ videoId }) =>
     this.answer("openVideo", () => {
       const video = this.videos.find((candidate) => candidate.video_id === videoId);

@@ -46,6 +46,7 @@ export function tauriBackend(): Backend {
     listUploads: () => call("list_uploads"),
     watchUploads: (onItems) => watch("watch_uploads", onItems),
     onFileDrag,
+    watchOpenRequests: (onVideoId) => watch("watch_open_requests", onVideoId),
     openVideo: (video) => call("open_video", { ...video }),
     closeVideo: () => call("close_video"),
     play: () => call("play"),

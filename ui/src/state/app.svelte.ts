@@ -49,6 +49,7 @@ export class App {
     );
     const stops = [
       this.backend.watchCluster((state) => this.acceptCluster(state)),
+      this.backend.watchOpenRequests((videoId) => void this.openById(videoId)),
       this.uploads.start(),
       this.backend.onFileDrag((drag) => {
         this.dragging = drag.kind === "over";

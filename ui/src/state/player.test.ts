@@ -29,6 +29,15 @@ describe("the player", () => {
     expect(app.player.playback?.startup_ms).toBe(410);
   });
 
+  it("opens the video that somebody outside the page asks for", async () => {
+    const { app, backend } = await startedPage();
+    backend.requestOpen(video(app, "Sintel").video_id);
+    await settle();
+    backend.advance(3_000);
+    expect(app.view).toBe("player");
+    expect(app.player.playback?.title).toBe("Sintel");
+  });
+
   it("goes on without a stall when the busiest node dies, and shows it", async () => {
     const page = await playing();
     page.backend.advance(30_000);
