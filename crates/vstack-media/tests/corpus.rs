@@ -1,7 +1,10 @@
 //! Every file of the corpus ends as the design says: refused with its code, or cut into chunks that decode to the right
 //! number of pictures.
 
-#![expect(clippy::print_stdout, reason = "the run says which files it saw and what became of them")]
+#![expect(
+    clippy::print_stdout,
+    reason = "the run says which files it saw and what became of them"
+)]
 
 mod common;
 

@@ -112,6 +112,12 @@ impl JobHandle {
         });
     }
 
+    /// All of the original is here.
+    pub(super) fn received_all(&self, bytes: u64) {
+        self.update(|job| job.total_bytes = Some(bytes));
+        self.received(bytes);
+    }
+
     /// FFmpeg is this far in the presentation.
     pub(super) fn converted(&self, until_ms: u64) {
         let pace = {

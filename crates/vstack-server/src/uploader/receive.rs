@@ -56,7 +56,7 @@ pub(super) async fn receive<E: std::fmt::Display>(
         }
     }
     writer.flush().await.map_err(disk_problem)?;
-    job.received(received);
+    job.received_all(received);
     Ok(received)
 }
 

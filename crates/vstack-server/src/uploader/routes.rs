@@ -4,9 +4,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::multipart::Field;
+use axum::extract::multipart::{Field, MultipartRejection};
 use axum::extract::{DefaultBodyLimit, Multipart, Path, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
@@ -49,11 +49,12 @@ pub(super) fn routes(uploader: Arc<Uploader>) -> Router {
 /// `POST /upload`: answers once the whole file is on our disk; the job goes on.
 async fn upload_form(
     State(uploader): Shared,
-    form: Result<Multipart, axum::extract::multipart::MultipartRejection>,
+    headers: HeaderMap,
+    form: Result<Multipart, MultipartRejection>,
 ) -> Answer<Accepted> {
     let form = form.map_err(|rejection| refuse(ErrorCode::UnsupportedMediaType, rejection.body_text()))?;
     finish_even_if_the_client_leaves(async move {
-        let job = receive_form(&uploader, form).await?;
+        let job = receive_form(&uploader, form, length_of(&headers)).await?;
         Ok(uploader.launch(&job))
     })
     .await
@@ -69,7 +70,11 @@ async fn finish_even_if_the_client_leaves(
 }
 
 /// Takes the fields in any order. A title behind the file renames the video.
-async fn receive_form(uploader: &Uploader, mut form: Multipart) -> Result<Arc<JobHandle>, Problem> {
+async fn receive_form(
+    uploader: &Uploader,
+    mut form: Multipart,
+    form_bytes: Option<u64>,
+) -> Result<Arc<JobHandle>, Problem> {
     let mut title = None;
     let mut job: Option<Arc<JobHandle>> = None;
     let result = loop {
@@ -83,7 +88,7 @@ async fn receive_form(uploader: &Uploader, mut form: Multipart) -> Result<Arc<Jo
             Some("file") if job.is_some() => {
                 Err(Problem::new(ErrorCode::BadRequest, "send one file at a time"))
             }
-            Some("file") => receive_file(uploader, field, title.as_deref(), &mut job).await,
+            Some("file") => receive_file(uploader, field, title.as_deref(), form_bytes, &mut job).await,
             _ => Err(Problem::new(
                 ErrorCode::InvalidField,
                 "the form has the fields `file` and `title`, nothing else",
@@ -127,13 +132,15 @@ async fn receive_file(
     uploader: &Uploader,
     field: Field<'_>,
     title: Option<&str>,
+    form_bytes: Option<u64>,
     job: &mut Option<Arc<JobHandle>>,
 ) -> Result<(), Problem> {
     let title = match title {
         Some(title) => title.to_owned(),
         None => title_from_file_name(field.file_name().unwrap_or_default()),
     };
-    let begun = uploader.begin(&title, None).await?;
+    // The form is a few hundred bytes longer than its file: near enough until all of it is here.
+    let begun = uploader.begin(&title, form_bytes).await?;
     *job = Some(Arc::clone(&begun));
     uploader.receive(&begun, field).await
 }
@@ -202,10 +209,7 @@ async fn upload_raw(
     if entry.status != VideoStatus::Uploading || entry.total_chunks > 0 {
         return Err(refuse(ErrorCode::Conflict, "this video has its file already"));
     }
-    let length = request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse().ok());
+    let length = length_of(request.headers());
     let job = uploader.begin_for(video, &entry.title, length)?;
     finish_even_if_the_client_leaves(async move {
         uploader
@@ -214,6 +218,10 @@ async fn upload_raw(
         Ok(uploader.launch(&job))
     })
     .await
+}
+
+fn length_of(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 async fn list_jobs(State(uploader): Shared) -> Json<Vec<Job>> {

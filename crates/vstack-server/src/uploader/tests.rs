@@ -24,7 +24,7 @@ use crate::role::Running;
 use crate::storage::{self, StorageConfig};
 
 /// Everything here ends well within this on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(90);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 struct Cluster {
     metadata: Running,
