@@ -14,6 +14,8 @@ mod receive;
 mod refusals;
 mod respond;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
