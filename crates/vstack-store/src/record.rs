@@ -366,3 +366,110 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
 pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(array_at(bytes, at))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use vstack_core::id::VideoId;
+
+    fn any_header() -> impl Strategy<Value = RecordHeader> {
+        let kind = prop::sample::select(vec![
+            RecordKind::Data,
+            RecordKind::Tombstone,
+            RecordKind::Seal,
+            RecordKind::Watermark,
+            RecordKind::Padding,
+            RecordKind::Reference,
+        ]);
+        let fields = (
+            any::<u8>(),
+            any::<u128>(),
+            any::<u32>(),
+            any::<u64>(),
+            0..=64u32 << 20,
+        );
+        let rest = (any::<u64>(), any::<[u8; 32]>(), any::<[u8; 32]>(), any::<u64>());
+        (kind, fields, rest).prop_map(|(kind, (flags, video, seq, ballot, len), rest)| {
+            let (durable_upto, sha256, leaf_root, stored_at) = rest;
+            let chunk = ChunkId::media(VideoId(Uuid::from_u128(video)), seq);
+            let name = ObjectName {
+                chunk,
+                ballot: Ballot::from_number(ballot),
+            };
+            let (body_len, record_len) = match kind {
+                RecordKind::Data => (len, data_record_len(len)),
+                RecordKind::Reference => (80, REFERENCE_RECORD_LEN),
+                RecordKind::Padding => (0, MARK_LEN + len % 4000 / 8 * 8),
+                _ => (0, MARK_LEN),
+            };
+            RecordHeader {
+                kind,
+                flags,
+                name: kind.has_key().then_some(name),
+                body_len,
+                record_len,
+                durable_upto,
+                sha256: Sha256Digest(sha256),
+                leaf_root: Sha256Digest(leaf_root),
+                stored_at: UnixMillis(stored_at),
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_header_is_read_back_at_its_own_place_only(
+            header in any_header(), position in any::<u64>(), salt in any::<u64>(), elsewhere in any::<u64>(),
+        ) {
+            let bytes = header.encode(position, salt);
+            prop_assert_eq!(RecordHeader::decode(&bytes, position, salt), Ok(header));
+            if elsewhere != position {
+                prop_assert_eq!(RecordHeader::decode(&bytes, elsewhere, salt), Err(HeaderFault::Position));
+            }
+        }
+
+        #[test]
+        fn a_turned_bit_anywhere_in_a_header_is_noticed(header in any_header(), bit in 0..HEADER_LEN * 8) {
+            let mut bytes = header.encode(4096, 7);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(RecordHeader::decode(&bytes, 4096, 7).is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_harm(bytes in prop::collection::vec(any::<u8>(), HEADER_LEN)) {
+            let mut bytes: [u8; HEADER_LEN] = bytes.try_into().unwrap();
+            bytes[..4].copy_from_slice(&MAGIC);
+            let crc = crc32c::crc32c(&bytes[..CRC_AT]);
+            bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+            let position = u64_at(&bytes, 56);
+            prop_assert!(RecordHeader::decode(&bytes, position, 0).is_err());
+        }
+
+        #[test]
+        fn leaf_checksums_do_not_depend_on_the_pieces(len in 0usize..200_000, step in 1usize..70_000) {
+            let data: Vec<u8> = (0..len).map(|index| (index * 31 % 251).to_le_bytes()[0]).collect();
+            let pieces: Vec<Bytes> = data.chunks(step).map(Bytes::copy_from_slice).collect();
+            let expected: Vec<u32> = data.chunks(LEAF_BYTES).map(crc32c::crc32c).collect();
+            prop_assert_eq!(leaf_crcs(&pieces), expected);
+        }
+    }
+
+    #[test]
+    fn a_reference_with_a_turned_bit_is_refused() {
+        let reference = Reference {
+            from_ballot: Ballot::from_number(3),
+            superblock: Uuid::from_u128(9),
+            position: 4096,
+            size_bytes: 77,
+            sha256: Sha256Digest::of(b"x"),
+        };
+        let bytes = reference.encode();
+        assert_eq!(Reference::decode(&bytes), Some(reference));
+        for bit in 0..76 * 8 {
+            let mut damaged = bytes;
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Reference::decode(&damaged), None, "bit {bit}");
+        }
+    }
+}

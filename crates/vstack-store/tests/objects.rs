@@ -33,7 +33,7 @@ fn delete(store: &Store, chunk: ChunkId, ballot: u64) -> Result<DeleteDone, Stor
 }
 
 fn kind<T: std::fmt::Debug>(result: Result<T, StoreError>) -> ErrorKind {
-    result.unwrap_err().kind()
+    result.expect_err("a refusal").kind()
 }
 
 #[test]

@@ -111,6 +111,43 @@ impl CrashDisk {
         }
     }
 
+    /// What a file holds now.
+    pub fn read(&self, path: &Path) -> Vec<u8> {
+        let state = self.lock();
+        state.files[state.names[path]].bytes.clone()
+    }
+
+    /// A copy of the disk on which `path` holds `bytes`, synced.
+    pub fn with_file(&self, path: &Path, bytes: Vec<u8>) -> Self {
+        let state = self.lock();
+        let mut files: Vec<_> = state
+            .files
+            .iter()
+            .map(|file| FileState {
+                locked: false,
+                ..file.clone()
+            })
+            .collect();
+        files.push(FileState {
+            synced: bytes.clone(),
+            bytes,
+            ..FileState::default()
+        });
+        let (mut names, mut synced_names) = (state.names.clone(), state.synced_names.clone());
+        names.insert(path.to_owned(), files.len() - 1);
+        synced_names.insert(path.to_owned(), files.len() - 1);
+        let copy = State {
+            names,
+            synced_names,
+            files,
+            folders: state.folders.clone(),
+            ..State::default()
+        };
+        Self {
+            state: Arc::new(Mutex::new(copy)),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no test panics while it holds the disk")
     }

@@ -1,0 +1,537 @@
+//! Damaged files: every byte of a small superblock turned over, every length it can be cut to, foreign and odd files.
+//!
+//! The rules: no wrong byte is ever handed out, neighbours of the damage stay readable, damage is called damage where
+//! the header still says whose it is, nothing is deleted, and the node starts.
+
+use std::ops::Range;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use vstack_core::ballot::Ballot;
+use vstack_core::id::ChunkId;
+use vstack_store::record::{HEADER_LEN, RecordHeader, RecordKind};
+use vstack_store::superblock::{SUPERBLOCK_HEADER_LEN, SuperblockHeader};
+use vstack_store::{
+    AdoptRequest, DeleteReason, ErrorKind, PutRequest, RecoveryReport, SkipReason, Store, StoreError,
+    StoreOptions,
+};
+
+mod common;
+use common::crash_disk::CrashDisk;
+use common::{Folder, bytes_of, chunk, copy_folder, test_options};
+
+const SUPERBLOCK: &str = "/disk/node/data/superblock_000000.dat";
+
+fn options(disk: &CrashDisk) -> StoreOptions {
+    StoreOptions {
+        disk: Arc::new(disk.clone()),
+        ..test_options()
+    }
+}
+
+fn open(disk: &CrashDisk) -> (Store, RecoveryReport) {
+    Store::open(Path::new("/disk/node"), options(disk)).expect("a damaged folder opens")
+}
+
+/// The objects of the small superblock: name and bytes, if they are to be found.
+type Expected = Vec<(ChunkId, Ballot, Option<Vec<u8>>)>;
+
+/// A disk with one small superblock that has a record of each kind, closed in order.
+fn small_disk() -> (CrashDisk, Expected) {
+    let disk = CrashDisk::default();
+    let (store, _) = open(&disk);
+    let put = |seq: u32, size: usize| {
+        store
+            .put_blocking(PutRequest::new(
+                chunk(seq),
+                Ballot::PLAIN,
+                Bytes::from(bytes_of(seq, size)),
+            ))
+            .expect("stored");
+    };
+    put(1, 100);
+    let (sender, done) = std::sync::mpsc::channel();
+    for (seq, size) in [(2, 301), (3, 1000), (4, 8)] {
+        let sender = sender.clone();
+        let request = PutRequest::new(chunk(seq), Ballot::PLAIN, Bytes::from(bytes_of(seq, size)));
+        store.put(request, move |result| {
+            sender.send(result.is_ok()).expect("the test waits")
+        });
+    }
+    drop(sender);
+    assert!(done.iter().all(|stored| stored));
+    let six = Ballot::from_number(6);
+    let adopt = AdoptRequest {
+        chunk: chunk(1),
+        ballot: six,
+        from: Ballot::PLAIN,
+        sha256: None,
+    };
+    store.adopt_blocking(adopt).expect("adopted");
+    put(5, 40);
+    store
+        .delete_blocking(chunk(5), Ballot::PLAIN, DeleteReason::Client)
+        .expect("deleted");
+    drop(store);
+    let object = |seq, size| (chunk(seq), Ballot::PLAIN, Some(bytes_of(seq, size)));
+    let expected = vec![
+        object(1, 100),
+        object(2, 301),
+        object(3, 1000),
+        object(4, 8),
+        (chunk(1), six, Some(bytes_of(1, 100))),
+        (chunk(5), Ballot::PLAIN, None),
+    ];
+    (disk, expected)
+}
+
+/// A record of the file, as the format's own description finds it.
+#[derive(Debug, Clone)]
+struct Layout {
+    header: RecordHeader,
+    position: usize,
+    /// Bytes that matter: padding behind the object does not.
+    live: Vec<Range<usize>>,
+}
+
+fn layout(file: &[u8]) -> Vec<Layout> {
+    let salt = SuperblockHeader::decode(&file[..SUPERBLOCK_HEADER_LEN])
+        .expect("a header")
+        .salt;
+    let mut records = Vec::new();
+    let mut position = SUPERBLOCK_HEADER_LEN;
+    while position < file.len() {
+        let bytes = file[position..position + HEADER_LEN]
+            .try_into()
+            .expect("a header's length");
+        let header = RecordHeader::decode(bytes, position as u64, salt).expect("an intact file");
+        let body = position + HEADER_LEN;
+        let len = header.body_len as usize;
+        let live = match header.kind {
+            RecordKind::Data => {
+                let crcs = body + len.next_multiple_of(8);
+                vec![body..body + len, crcs..crcs + 4 * len.div_ceil(65_536)]
+            }
+            // The last 4 of its 80 bytes are zeros without a meaning.
+            RecordKind::Reference => std::iter::once(body..body + 76).collect(),
+            _ => Vec::new(),
+        };
+        records.push(Layout {
+            header,
+            position,
+            live,
+        });
+        position += header.record_len as usize;
+    }
+    records
+}
+
+/// The content of padding is read by nobody: a byte here and there is enough of it.
+fn in_padding(records: &[Layout], at: usize) -> bool {
+    records
+        .iter()
+        .filter(|record| record.header.kind == RecordKind::Padding)
+        .any(|record| {
+            (record.position + HEADER_LEN..record.position + record.header.record_len as usize).contains(&at)
+        })
+}
+
+#[test]
+fn the_small_superblock_has_a_record_of_each_kind_that_an_open_one_can_have() {
+    let (disk, _) = small_disk();
+    let kinds: Vec<_> = layout(&disk.read(Path::new(SUPERBLOCK)))
+        .iter()
+        .map(|record| record.header.kind)
+        .collect();
+    for kind in [
+        RecordKind::Data,
+        RecordKind::Tombstone,
+        RecordKind::Watermark,
+        RecordKind::Padding,
+        RecordKind::Reference,
+    ] {
+        assert!(kinds.contains(&kind), "{kind:?} is missing in {kinds:?}");
+    }
+}
+
+/// What reading an object of a damaged file may answer.
+fn check_objects(
+    store: &Store,
+    expected: &Expected,
+    what: &str,
+    mut may_fail: impl FnMut(ChunkId, Ballot) -> Option<ErrorKind>,
+) {
+    for (chunk, ballot, data) in expected {
+        let found = store.get(*chunk, Some(*ballot)).map_err(|error| error.kind());
+        let allowed = match may_fail(*chunk, *ballot) {
+            Some(kind) => Err(kind),
+            None => data.clone().ok_or(ErrorKind::NotFound),
+        };
+        assert_eq!(
+            found.as_ref().map(Vec::len),
+            allowed.as_ref().map(Vec::len),
+            "{what}: {chunk} {ballot}"
+        );
+        assert_eq!(found.ok(), allowed.ok(), "{what}: {chunk} {ballot}");
+    }
+}
+
+/// Turns a bit of byte `at` over and says what must have become of each object.
+fn check_flip(disk: &CrashDisk, file: &[u8], records: &[Layout], expected: &Expected, at: usize) {
+    let what = format!("bit of byte {at}");
+    let mut damaged = file.to_vec();
+    damaged[at] ^= 1 << (at % 8);
+    let (store, report) = open(&disk.with_file(Path::new(SUPERBLOCK), damaged));
+    let hit = records
+        .iter()
+        .find(|record| (record.position..record.position + record.header.record_len as usize).contains(&at));
+    let Some(hit) = hit else {
+        // The file's own header stands there twice.
+        return check_objects(&store, expected, &what, |_, _| None);
+    };
+    let in_header = at < hit.position + HEADER_LEN;
+    let matters = in_header || hit.live.iter().any(|range| range.contains(&at));
+    let name = hit.header.name.map(|name| (name.chunk, name.ballot));
+    if in_header && name.is_some() {
+        assert!(
+            report
+                .bad
+                .iter()
+                .any(|bad| bad.proven_rot && bad.range.contains(&(hit.position as u64))),
+            "{what}: {report:?}"
+        );
+    }
+    check_objects(&store, expected, &what, |chunk, ballot| {
+        let of_data = name == Some((chunk, ballot)) && matters;
+        // The adopted object shares the bytes of the plain one, so damage of those is damage of both.
+        let of_reference = ballot.number() == 6 && name == Some((chunk, Ballot::PLAIN)) && matters;
+        match hit.header.kind {
+            RecordKind::Tombstone if in_header && name == Some((chunk, ballot)) => None,
+            RecordKind::Data if of_data && in_header && hit.header.body_len != 40 => {
+                Some(ErrorKind::NotFound)
+            }
+            RecordKind::Data if (of_data || of_reference) && hit.header.body_len != 40 => {
+                Some(ErrorKind::Corrupt)
+            }
+            RecordKind::Reference if of_data && in_header => Some(ErrorKind::NotFound),
+            RecordKind::Reference if of_data => Some(ErrorKind::Corrupt),
+            _ => None,
+        }
+    });
+}
+
+#[test]
+fn a_turned_bit_anywhere_harms_only_the_object_it_is_in() {
+    let (disk, expected) = small_disk();
+    let file = disk.read(Path::new(SUPERBLOCK));
+    let records = layout(&file);
+    // The tombstone is the exception: without it the object is there again, and the report says that a record is lost.
+    let tombstone = records
+        .iter()
+        .find(|record| record.header.kind == RecordKind::Tombstone)
+        .expect("a tombstone");
+    let lost_tombstone = tombstone.position..tombstone.position + HEADER_LEN;
+    for at in (0..file.len())
+        .filter(|at| !in_padding(&records, *at) || at % 61 == 0)
+        .filter(|at| !lost_tombstone.contains(at))
+    {
+        check_flip(&disk, &file, &records, &expected, at);
+    }
+    for at in lost_tombstone {
+        let mut damaged = file.clone();
+        damaged[at] ^= 1 << (at % 8);
+        let (_, report) = open(&disk.with_file(Path::new(SUPERBLOCK), damaged));
+        assert!(
+            report.bad.iter().any(|bad| bad.proven_rot),
+            "byte {at}: {report:?}"
+        );
+    }
+}
+
+#[test]
+fn a_file_cut_anywhere_keeps_what_is_whole_and_takes_new_writes() {
+    let (disk, expected) = small_disk();
+    let file = disk.read(Path::new(SUPERBLOCK));
+    let records = layout(&file);
+    for len in (0..=file.len()).filter(|len| !in_padding(&records, *len) || len % 61 == 0) {
+        let what = format!("cut to {len}");
+        let damaged = disk.with_file(Path::new(SUPERBLOCK), file[..len].to_vec());
+        let (store, _) = open(&damaged);
+        let whole = |chunk, ballot| {
+            let record = records.iter().find(|record| {
+                record.header.kind != RecordKind::Tombstone
+                    && record
+                        .header
+                        .name
+                        .is_some_and(|name| (name.chunk, name.ballot) == (chunk, ballot))
+            });
+            record.is_some_and(|record| record.position + record.header.record_len as usize <= len)
+        };
+        for (chunk, ballot, data) in expected.iter().filter(|(_, _, data)| data.is_some()) {
+            match store.get(*chunk, Some(*ballot)) {
+                Ok(found) => assert!(
+                    whole(*chunk, *ballot) && Some(&found) == data.as_ref(),
+                    "{what}: {chunk}"
+                ),
+                Err(error) => assert!(!whole(*chunk, *ballot), "{what}: {chunk}: {error}"),
+            }
+        }
+        // A node id without a readable superblock is the same node; it goes on in a new file.
+        if len % 97 == 0 || len == file.len() {
+            store
+                .put_blocking(PutRequest::new(
+                    chunk(50),
+                    Ballot::PLAIN,
+                    Bytes::from(bytes_of(50, 500)),
+                ))
+                .expect(&what);
+            drop(store);
+            let (store, _) = open(&damaged);
+            assert_eq!(store.get(chunk(50), None).expect(&what), bytes_of(50, 500));
+        }
+    }
+}
+
+#[test]
+fn a_lost_block_in_the_middle_is_a_hole_and_nothing_after_it_is_lost() {
+    let (disk, expected) = small_disk();
+    let file = disk.read(Path::new(SUPERBLOCK));
+    let records = layout(&file);
+    for block in 1..file.len() / 4096 {
+        for filler in [0x00, 0xff, 0x56] {
+            let mut damaged = file.clone();
+            damaged[block * 4096..(block + 1) * 4096].fill(filler);
+            let (store, _) = open(&disk.with_file(Path::new(SUPERBLOCK), damaged));
+            for record in records
+                .iter()
+                .filter(|record| record.position / 4096 != block && record.header.kind == RecordKind::Data)
+            {
+                let name = record.header.name.expect("data has a name");
+                let data = expected
+                    .iter()
+                    .find(|(chunk, ballot, _)| (*chunk, *ballot) == (name.chunk, name.ballot));
+                if let Some((_, _, Some(data))) = data {
+                    assert_eq!(
+                        &store.get(name.chunk, Some(name.ballot)).expect("a neighbour"),
+                        data,
+                        "block {block}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A folder on the real disk with some objects, closed.
+fn real_folder() -> Folder {
+    let folder = Folder::new();
+    let store = folder.open();
+    for seq in 0..3 {
+        store
+            .put_blocking(PutRequest::new(
+                chunk(seq),
+                Ballot::PLAIN,
+                Bytes::from(bytes_of(seq, 3000)),
+            ))
+            .expect("stored");
+    }
+    folder
+}
+
+fn check_odd_file(
+    make: impl FnOnce(&Folder, &Path),
+    reason: impl Fn(&SkipReason) -> bool,
+    may_hold_objects: bool,
+) {
+    let folder = real_folder();
+    let odd: PathBuf = folder.superblock(1);
+    make(&folder, &odd);
+    let (store, report) = folder.try_open(|_| {}).expect("the node starts");
+    assert_eq!(report.skipped.len(), 1, "{report:?}");
+    assert!(reason(&report.skipped[0].reason), "{report:?}");
+    for seq in 0..3 {
+        assert_eq!(
+            store.get(chunk(seq), None).expect("a good record"),
+            bytes_of(seq, 3000)
+        );
+    }
+    let unknown = store.get(chunk(77), None).expect_err("never stored").kind();
+    let expected = if may_hold_objects {
+        ErrorKind::Unavailable
+    } else {
+        ErrorKind::NotFound
+    };
+    assert_eq!(unknown, expected);
+    store
+        .put_blocking(PutRequest::new(
+            chunk(8),
+            Ballot::PLAIN,
+            Bytes::from_static(b"new"),
+        ))
+        .expect("writes go on");
+    assert!(odd.symlink_metadata().is_ok(), "the odd file was removed");
+}
+
+#[test]
+fn odd_files_are_left_aside_and_reported() {
+    let unreadable = |reason: &SkipReason| matches!(reason, SkipReason::Header(_));
+    check_odd_file(
+        |_, odd| std::fs::write(odd, b"").expect("written"),
+        unreadable,
+        true,
+    );
+    check_odd_file(
+        |_, odd| std::fs::write(odd, vec![0; 1 << 20]).expect("written"),
+        unreadable,
+        true,
+    );
+    check_odd_file(
+        |_, odd| std::fs::write(odd, bytes_of(1, 1 << 20)).expect("written"),
+        unreadable,
+        true,
+    );
+    let not_a_file = |reason: &SkipReason| *reason == SkipReason::NotAFile;
+    check_odd_file(
+        |_, odd| std::fs::create_dir(odd).expect("made"),
+        not_a_file,
+        false,
+    );
+    check_odd_file(
+        |folder, odd| symlink(folder.superblock(0), odd).expect("linked"),
+        not_a_file,
+        false,
+    );
+    let renamed = |reason: &SkipReason| *reason == SkipReason::OtherNumber(0);
+    let copy = |folder: &Folder, odd: &Path| {
+        std::fs::copy(folder.superblock(0), odd).expect("copied");
+    };
+    check_odd_file(copy, renamed, false);
+}
+
+/// Rewrites the header of a superblock.
+fn change_header(file: &Path, change: impl FnOnce(&mut SuperblockHeader)) {
+    let mut bytes = std::fs::read(file).expect("a superblock");
+    let mut header = SuperblockHeader::decode(&bytes).expect("a header");
+    change(&mut header);
+    bytes[..SUPERBLOCK_HEADER_LEN].copy_from_slice(&header.encode());
+    std::fs::write(file, bytes).expect("written");
+}
+
+#[test]
+fn files_of_other_nodes_and_copies_are_left_aside() {
+    let other = |folder: &Folder, odd: &Path| {
+        let foreign = real_folder();
+        std::fs::copy(foreign.superblock(0), odd).expect("copied");
+        change_header(odd, |header| header.number = 1);
+        assert_ne!(folder.path(), foreign.path());
+    };
+    check_odd_file(other, |reason| matches!(reason, SkipReason::OtherNode(_)), false);
+    let copy = |folder: &Folder, odd: &Path| {
+        std::fs::copy(folder.superblock(0), odd).expect("copied");
+        change_header(odd, |header| header.number = 1);
+    };
+    check_odd_file(copy, |reason| *reason == SkipReason::CopyOf(0), false);
+}
+
+#[test]
+fn a_superblock_of_another_life_under_the_right_name_gives_no_bytes_to_the_wrong_object() {
+    // Yesterday's file is put back: same node, same name, but its records are for its own uuid and salt.
+    let folder = real_folder();
+    let kept = Folder::new();
+    copy_folder(&folder.data(), &kept.data());
+    let store = folder.open();
+    store
+        .put_blocking(PutRequest::new(
+            chunk(9),
+            Ballot::PLAIN,
+            Bytes::from_static(b"today"),
+        ))
+        .expect("stored");
+    drop(store);
+    std::fs::copy(kept.superblock(0), folder.superblock(0)).expect("copied");
+    let store = folder.open();
+    assert_eq!(
+        store.get(chunk(9), None).expect_err("lost").kind(),
+        ErrorKind::NotFound
+    );
+    assert_eq!(store.get(chunk(1), None).expect("kept"), bytes_of(1, 3000));
+}
+
+#[test]
+fn a_record_copied_to_another_place_is_not_believed() {
+    let folder = real_folder();
+    let path = folder.superblock(0);
+    let mut file = std::fs::read(&path).expect("a superblock");
+    // The second batch over the third: a misdirected write.
+    let batch = file[8192..12_288].to_vec();
+    file[12_288..16_384].copy_from_slice(&batch);
+    std::fs::write(&path, file).expect("written");
+    let (store, report) = folder.try_open(|_| {}).expect("opens");
+    assert!(report.bad.iter().any(|bad| bad.proven_rot), "{report:?}");
+    assert_eq!(
+        store.get(chunk(1), None).expect("its own place"),
+        bytes_of(1, 3000)
+    );
+    assert_eq!(
+        store.get(chunk(2), None).expect_err("overwritten").kind(),
+        ErrorKind::NotFound
+    );
+}
+
+#[test]
+fn a_payload_that_holds_whole_superblocks_stays_a_payload() {
+    let folder = real_folder();
+    let hostile = std::fs::read(folder.superblock(0)).expect("a superblock");
+    let store = folder.open();
+    let request = PutRequest::new(chunk(20), Ballot::PLAIN, Bytes::from(hostile.clone()));
+    store.put_blocking(request).expect("stored");
+    drop(store);
+    // The header before it is lost, so the scan walks through the payload.
+    let mut file = std::fs::read(folder.superblock(0)).expect("a superblock");
+    let at = file
+        .windows(4096)
+        .rposition(|window| window == &hostile[..4096])
+        .expect("the payload")
+        - HEADER_LEN;
+    file[at] ^= 1;
+    std::fs::write(folder.superblock(0), file).expect("written");
+    let (store, report) = folder.try_open(|_| {}).expect("opens");
+    assert_eq!(store.stats().chunk_count, 3, "{report:?}");
+    assert_eq!(
+        store.get(chunk(20), None).expect_err("its header is gone").kind(),
+        ErrorKind::NotFound
+    );
+}
+
+#[test]
+fn a_future_format_is_left_aside_and_a_future_folder_refused() {
+    let newer = |folder: &Folder, odd: &Path| {
+        let mut bytes = std::fs::read(folder.superblock(0)).expect("a superblock");
+        for at in [0, 2048] {
+            bytes[at + 8] = 2;
+            let crc = crc32c::crc32c(&bytes[at..at + 112]);
+            bytes[at + 112..at + 116].copy_from_slice(&crc.to_le_bytes());
+        }
+        std::fs::write(odd, bytes).expect("written");
+    };
+    check_odd_file(newer, |reason| matches!(reason, SkipReason::Header(_)), true);
+    let folder = real_folder();
+    let node = folder.path().join("node.json");
+    let text = std::fs::read_to_string(&node).expect("node.json");
+    std::fs::write(
+        &node,
+        text.replace("\"format_version\": 1", "\"format_version\": 2"),
+    )
+    .expect("written");
+    assert!(matches!(
+        folder.try_open(|_| {}),
+        Err(StoreError::BadFolder { .. })
+    ));
+    std::fs::write(&node, "{").expect("written");
+    assert!(matches!(
+        folder.try_open(|_| {}),
+        Err(StoreError::BadFolder { .. })
+    ));
+}
