@@ -109,7 +109,7 @@ fn upload(cluster: &Cluster, videos: &[PathBuf]) -> Result<String> {
 fn player(project: &Project, cluster: &Cluster, video: &str) -> Command {
     let mut command = Command::new(project.binary("vstack-player"));
     command
-        .arg(video)
+        .args(["--play", video])
         .env("VSTACK_METADATA_URL", &cluster.metadata_url);
     command
 }
