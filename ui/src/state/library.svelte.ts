@@ -19,6 +19,7 @@ export class Library {
   /** Deleted, but still within the time to undo it. */
   private leaving = $state<string[]>([]);
   private question = 0;
+  private newest: Promise<void> = Promise.resolve();
   private typing: ReturnType<typeof setTimeout> | null = null;
 
   constructor(
@@ -34,9 +35,14 @@ export class Library {
     return this.videos.length < this.total;
   }
 
-  /** Reads again what is shown, from the beginning. */
+  /** Reads again what is shown, from the beginning. A question that a later one overtakes ends with the later one. */
   async refresh(): Promise<void> {
-    await this.ask(0, Math.min(LARGEST_PAGE, Math.max(PAGE_VIDEOS, this.videos.length)));
+    void this.ask(0, Math.min(LARGEST_PAGE, Math.max(PAGE_VIDEOS, this.videos.length)));
+    let awaited: Promise<void>;
+    do {
+      awaited = this.newest;
+      await awaited;
+    } while (awaited !== this.newest);
   }
 
   async loadMore(): Promise<void> {
@@ -101,7 +107,12 @@ export class Library {
   }
 
   /** An answer to an older question than the last is dropped. */
-  private async ask(offset: number, limit: number): Promise<void> {
+  private ask(offset: number, limit: number): Promise<void> {
+    this.newest = this.answer(offset, limit);
+    return this.newest;
+  }
+
+  private async answer(offset: number, limit: number): Promise<void> {
     const number = ++this.question;
     try {
       const page = await this.backend.listVideos({ search: this.search.trim(), sort: this.sort, offset, limit });

@@ -38,6 +38,16 @@ describe("the player", () => {
     expect(app.player.playback?.title).toBe("Sintel");
   });
 
+  it("opens it although the list is asked for again at that moment, as at the start", async () => {
+    const { app, backend } = await startedPage();
+    const { video_id } = video(app, "Sintel");
+    app.library.videos = [];
+    backend.requestOpen(video_id);
+    void app.library.refresh();
+    await settle();
+    expect(app.view).toBe("player");
+  });
+
   it("goes on without a stall when the busiest node dies, and shows it", async () => {
     const page = await playing();
     page.backend.advance(30_000);
