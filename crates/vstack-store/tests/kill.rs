@@ -44,7 +44,11 @@ fn child_that_writes_until_it_is_killed() {
     std::thread::scope(|scope| {
         for writer in 0..WRITERS {
             let store = &store;
-            scope.spawn(move || (0..).for_each(|round| write_one(store, first + round * WRITERS + writer)));
+            scope.spawn(move || {
+                (first + writer..)
+                    .step_by(WRITERS as usize)
+                    .for_each(|seq| write_one(store, seq))
+            });
         }
     });
 }

@@ -284,7 +284,7 @@ fn check_power_cut(script: &[Step], at: u64, seed: u64) {
     let mut model = Model::default();
     run_script(&disk, &mut model, script);
     let disk = disk.restart(&mut random);
-    let (store, report) = open(&disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let (store, report) = open(&disk).expect(&what);
     assert!(
         report.skipped.is_empty() && report.contradictions.is_empty(),
         "{what}: {report:?}"
@@ -293,11 +293,11 @@ fn check_power_cut(script: &[Step], at: u64, seed: u64) {
     model.settle(&store);
     drop(store);
     let disk = disk.restart(&mut random);
-    let (store, _) = open(&disk).unwrap_or_else(|error| panic!("{what}, then again: {error}"));
+    let (store, _) = open(&disk).expect(&what);
     model.check(&store, &format!("{what}, then again at rest"));
     model.put(&store, &[(90, 0, 6000), (91, 0, 100)]);
     drop(store);
-    let (store, _) = open(&disk.restart(&mut random)).unwrap_or_else(|error| panic!("{what}, last: {error}"));
+    let (store, _) = open(&disk.restart(&mut random)).expect(&what);
     model.check(&store, &format!("{what}, then writes and a cut"));
 }
 
@@ -327,7 +327,7 @@ fn check_fault(script: &[Step], at: u64, errno: i32) {
         "{what}: a file was used again after it had failed"
     );
     let disk = disk.restart(&mut xorshift(at));
-    let (store, _) = open(&disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let (store, _) = open(&disk).expect(&what);
     model.check(&store, &what);
 }
 

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{FromRequest as _, Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use vstack_api::ErrorCode;
 use vstack_api::wire::{AdoptRequest, GRANT_HEADER, LeavesAnswer, ORDER_HEADER, PutAnswer, PutStatus};
 use vstack_core::ballot::Ballot;
@@ -137,20 +136,19 @@ pub(super) async fn put(State(node): State<Arc<Node>>, request: Request) -> Answ
             Ok(grant)
         })
         .await?;
-    let received = receive(&node, announced, body).await?;
+    let _budget = body_budget(&node, announced).await?;
+    let received = announced.receive(body).await?;
     match grant {
         Some(grant) => store_granted(&node, chunk, grant, received).await,
         None => store_plain(&node, chunk, received).await,
     }
 }
 
-/// Receives a body within the node's memory budget.
-async fn receive(node: &Arc<Node>, announced: Announced, body: Body) -> Answer<Received> {
+/// Waits until the node has memory for the body. Held until the bytes are on the disk.
+async fn body_budget(node: &Node, announced: Announced) -> Answer<OwnedSemaphorePermit> {
     let mib = u32::try_from(announced.limit().div_ceil(MIB)).unwrap_or(u32::MAX);
     let budget = Arc::clone(&node.body_budget).acquire_many_owned(mib).await;
-    let received = announced.receive(body).await;
-    drop(budget);
-    received
+    budget.map_err(|_| refuse(ErrorCode::Unavailable, "the node is stopping"))
 }
 
 /// ACCEPT: bytes under a granted ballot.
