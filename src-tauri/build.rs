@@ -27,6 +27,8 @@ const COMMANDS: &[&str] = &[
 ];
 
 fn main() {
+    // A page that was built anew is embedded anew.
+    println!("cargo:rerun-if-changed=../ui/dist");
     let manifest = tauri_build::AppManifest::new().commands(COMMANDS);
     let attributes = tauri_build::Attributes::new().app_manifest(manifest);
     tauri_build::try_build(attributes).expect("tauri.conf.json and the capabilities fit together");

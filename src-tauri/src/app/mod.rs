@@ -147,12 +147,15 @@ fn start_log() {
 }
 
 fn set_up(app: &mut tauri::App, arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    // Before anything is started that has to be stopped.
+    exit_on_signals(app.handle().clone())?;
     let settings = Settings::read(&app.path().app_config_dir()?);
     let choice = match arguments.metadata_url.clone().or(settings.metadata_url) {
         Some(url) => Choice::Named(url),
         None => Choice::Own(app.path().app_data_dir()?.join("cluster")),
     };
     let link = ClusterLink::start(choice);
+    app.manage(Arc::clone(&link));
     app.manage(Arc::new(Posters::new(Arc::clone(&link))));
     let (_, surface, window) = window::open(app)?;
     let player = Player::start(&surface.sink(), AudioOutput::Desktop, log_event)?;
@@ -172,7 +175,6 @@ fn set_up(app: &mut tauri::App, arguments: &Arguments) -> Result<(), Box<dyn std
         cluster_streams: Streams::default(),
         request_streams: Streams::default(),
     });
-    exit_on_signals(app.handle().clone());
     Ok(())
 }
 
@@ -181,34 +183,30 @@ fn log_event(event: PlayerEvent) {
 }
 
 /// Ctrl-C and a polite kill end the app like closing its window.
-fn exit_on_signals(handle: AppHandle) {
+fn exit_on_signals(handle: AppHandle) -> std::io::Result<()> {
+    let _runtime = tauri::async_runtime::handle().inner().enter();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tauri::async_runtime::spawn(async move {
-        let (Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            tracing::warn!(
-                "signals cannot be caught; the player's own cluster is stopped by closing the window only"
-            );
-            return;
-        };
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         handle.exit(0);
     });
+    Ok(())
 }
 
 /// The end of the process, on the main thread.
 fn end(handle: &AppHandle) {
-    let Some(app) = handle.try_state::<VideoApp>() else {
-        return;
-    };
-    app.playing.shut_down();
-    let deadline = Instant::now() + PIPELINE_ENDS_WITHIN;
-    while !app.playing.has_ended() && Instant::now() < deadline {
-        gtk::main_iteration_do(false);
-        std::thread::sleep(END_STEP);
+    if let Some(app) = handle.try_state::<VideoApp>() {
+        app.playing.shut_down();
+        let deadline = Instant::now() + PIPELINE_ENDS_WITHIN;
+        while !app.playing.has_ended() && Instant::now() < deadline {
+            gtk::main_iteration_do(false);
+            std::thread::sleep(END_STEP);
+        }
     }
-    tauri::async_runtime::block_on(app.link.stop());
+    if let Some(link) = handle.try_state::<Arc<ClusterLink>>() {
+        tauri::async_runtime::block_on(link.stop());
+    }
 }

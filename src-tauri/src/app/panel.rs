@@ -13,9 +13,9 @@ use vstack_core::node::NodeHealth;
 use super::playback::COLOURS;
 use crate::dto::{Lane, LaneBar, LaneOutcome, LogLine, NodeCard, NodePanel, NodeStatus};
 
-/// One sample a second: a chart of 60 points shows the last minute.
+/// One sample a second: the charts show the same 30 s as the download lanes.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
-const SAMPLES: usize = 60;
+const SAMPLES: usize = 30;
 /// Lines of the log; older ones are in the session's report.
 const LOG_LINES: usize = 50;
 
@@ -94,7 +94,7 @@ impl PanelMaker {
         let down = self
             .down_since
             .get(&node.node_id)
-            .map(|since| format!("down {} s", since.elapsed().as_secs()));
+            .map(|since| format!("silent for {} s", since.elapsed().as_secs()));
         match (down, moved) {
             (Some(down), Some(moved)) => Some(format!("{down} · {moved}")),
             (down, moved) => down.or(moved),
@@ -109,7 +109,7 @@ impl PanelMaker {
             .flatten()
             .copied()
             .collect();
-        let title = format!("{}: score over the last minute", node.name);
+        let title = format!("{}: score over the last 30 s", node.name);
         sparkline(
             &scores,
             &SparkStyle::for_node(title, usize::from(node.index % COLOURS)),
@@ -192,7 +192,7 @@ mod tests {
     fn a_node_that_is_down_says_for_how_long() {
         let mut maker = PanelMaker::default();
         let note = maker.panel(&[node(NodeHealth::Down)], None).nodes[0].note.clone();
-        assert_eq!(note.as_deref(), Some("down 0 s"));
+        assert_eq!(note.as_deref(), Some("silent for 0 s"));
         assert_eq!(
             maker.panel(&[node(NodeHealth::Healthy)], None).nodes[0].note,
             None

@@ -90,6 +90,15 @@ impl Pipeline {
         })
     }
 
+    /// Loads the plug-ins that nearly every video needs. Without it the first video waits for them: half a second and
+    /// more on a cold machine.
+    pub(super) fn warm_up(&self) {
+        for name in ["qtdemux", "h264parse", "avdec_h264", "aacparse", "avdec_aac"] {
+            // One that is missing is told when a video needs it.
+            drop(make(name));
+        }
+    }
+
     /// Looks for an output of the desktop while none is found. Opening devices takes up to seconds: call it while
     /// nothing plays and nobody waits.
     pub(super) fn find_sound(&mut self) {

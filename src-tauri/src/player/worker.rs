@@ -72,6 +72,7 @@ struct Pending {
 impl Worker {
     /// Runs until [`PlayerCommand::Shutdown`], or until nobody can send commands any more.
     pub(super) fn run(mut self) {
+        self.pipeline.warm_up();
         self.pipeline.find_sound();
         loop {
             let input = if self.open.is_some() {

@@ -1,0 +1,258 @@
+//! The real window on a real cluster: clicks, time, and the picture as X shows it.
+//!
+//! The clip carries its frame number as a bar code, so a picture of the screen proves which moment of the video is
+//! there: a black box, an old frame or another picture is none.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests and what they stand on"
+)]
+#![allow(unreachable_pub, reason = "the support is a module of this test alone")]
+
+mod support;
+
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use support::process::{Process, signal};
+use support::screen::{Screen, Shot};
+use support::webdriver::Page;
+use support::{Cluster, PATIENCE, until, vstack};
+use vstack_media::barcode::Area;
+use vstack_media::clip::{ClipSpec, generate};
+use vstack_media::ffmpeg::Tools;
+
+const PLAY_PAUSE: &str = "[data-testid=play-pause]";
+const POSITION: &str = "[data-testid=time-position]";
+const PHASE: &str = "[data-testid=phase]";
+
+/// The page is told five times a second and draws when it can.
+const PAGE_LAG_MS: u64 = 1_500;
+
+/// A cluster with one clip, and the player's window on it.
+struct Stage {
+    page: Page,
+    screen: Screen,
+    cluster: Cluster,
+    video: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Stage {
+    fn new(seconds: u32, arguments: impl Fn(&str) -> Vec<String>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let cluster = Cluster::start(&folder.path().join("cluster"));
+        let clip = folder.path().join("bar code.mp4");
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime
+            .block_on(generate(&Tools::default(), &ClipSpec::hd(seconds), &clip))
+            .unwrap();
+        let video = cluster.upload(&clip);
+        let screen = Screen::start(folder.path());
+        let log = std::env::temp_dir().join(format!("vstack-player-{}.log", std::process::id()));
+        println!("the player's log: {}", log.display());
+        let arguments = arguments(&video);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let page = Page::open(
+            &screen,
+            &arguments,
+            &[("VSTACK_METADATA_URL", &cluster.metadata_url)],
+            &log,
+        );
+        Self {
+            page,
+            screen,
+            cluster,
+            video,
+            _folder: folder,
+        }
+    }
+
+    fn phase(&self) -> Option<String> {
+        self.page.attribute(PHASE, "data-phase")
+    }
+
+    fn until_phase(&self, phase: &str) {
+        until(&format!("the phase {phase}"), PATIENCE, || {
+            (self.phase().as_deref() == Some(phase)).then_some(())
+        });
+    }
+
+    fn position_ms(&self) -> u64 {
+        let text = self.page.attribute(POSITION, "data-ms").unwrap_or_default();
+        text.parse::<f64>()
+            .map_or(0, |ms| vstack_core::manifest::seconds_to_ms(ms / 1000.0))
+    }
+
+    fn until_position(&self, what: &str, reached: impl Fn(u64) -> bool) -> u64 {
+        until(what, PATIENCE, || {
+            Some(self.position_ms()).filter(|&ms| reached(ms))
+        })
+    }
+
+    /// Where the page says that the picture is, on the screen.
+    fn stage_area(&self) -> Area {
+        let script = "const r = document.querySelector('[data-testid=stage]').getBoundingClientRect(); return [r.x, r.y, r.width, r.height]";
+        let rect = self.page.run(script);
+        let side = |index: usize| rect[index].as_f64().unwrap_or_else(|| panic!("no stage: {rect}"));
+        let (x, y) = self.screen.window_origin("V-Stack");
+        Area {
+            x: x + side(0),
+            y: y + side(1),
+            width: side(2),
+            height: side(3),
+        }
+    }
+
+    /// The number of the frame that is seen, once one is.
+    fn frame(&self, area: impl Fn(&Shot) -> Area) -> u16 {
+        until(
+            &format!("a readable frame in {}", self.screen.shot_file().display()),
+            PATIENCE,
+            || {
+                let shot = self.screen.shot();
+                shot.frame(area(&shot))
+            },
+        )
+    }
+
+    fn seen_frame(&self) -> u16 {
+        let area = self.stage_area();
+        self.frame(|_| area)
+    }
+
+    /// The frame on the screen is that of the time on the page, while both move.
+    fn check_moving_picture(&self) {
+        let before_ms = self.position_ms();
+        let seen_ms = u64::from(self.seen_frame()) * 1000 / 30;
+        let after_ms = self.position_ms();
+        println!("on the screen: {seen_ms} ms; on the page: {before_ms} to {after_ms} ms");
+        assert!(seen_ms + PAGE_LAG_MS > before_ms && seen_ms < after_ms + PAGE_LAG_MS);
+    }
+
+    /// The frame on the screen is exactly that of the time on the page, which stands still.
+    fn check_still_picture(&self) {
+        let frame = until(
+            "a still frame that fits the time",
+            Duration::from_secs(15),
+            || {
+                let frame = self.screen.shot().frame(self.stage_area())?;
+                let wanted = self.position_ms() * 30 / 1000;
+                (u64::from(frame).abs_diff(wanted) <= 1).then_some(frame)
+            },
+        );
+        println!("still: frame {frame} at {} ms", self.position_ms());
+    }
+}
+
+fn seek_to(page: &Page, share: f64) {
+    let script = format!(
+        "const bar = document.querySelector('[data-testid=seek-bar]'), r = bar.getBoundingClientRect();\
+         for (const type of ['pointerdown', 'pointerup'])\
+           bar.dispatchEvent(new PointerEvent(type, {{ clientX: r.x + r.width * {share}, clientY: r.y + r.height / 2,\
+             pointerId: 1, button: 0, buttons: 1, isPrimary: true, bubbles: true, cancelable: true }}));"
+    );
+    page.run(&script);
+}
+
+#[test]
+fn a_click_plays_the_video_and_the_screen_shows_its_frames() {
+    let stage = Stage::new(60, |_| Vec::new());
+    stage.page.click("[data-testid=video-card] button.open");
+    stage.until_position("the time moves", |ms| ms > 2_000);
+    stage.check_moving_picture();
+
+    stage.page.click(PLAY_PAUSE);
+    stage.until_phase("paused");
+    stage.check_still_picture();
+
+    seek_to(&stage.page, 0.5);
+    let at_ms = stage.until_position("the middle", |ms| ms.abs_diff(30_000) < 1_000);
+    assert_eq!(stage.phase().as_deref(), Some("paused"), "at {at_ms} ms");
+    stage.check_still_picture();
+
+    stage.page.click(PLAY_PAUSE);
+    stage.until_position("the time moves on", |ms| ms > at_ms + 1_000);
+    stage.page.key("f");
+    let before = stage.frame(Shot::whole);
+    until("later frames on the whole screen", PATIENCE, || {
+        let shot = stage.screen.shot();
+        shot.frame(shot.whole()).filter(|&frame| frame > before)
+    });
+    stage.page.key("f");
+    let area = stage.stage_area();
+
+    stage.page.click("[data-testid=back]");
+    until("no picture in the library", PATIENCE, || {
+        stage
+            .page
+            .count("[data-testid=video-card]")
+            .eq(&1)
+            .then_some(())?;
+        stage.screen.shot().frame(area).is_none().then_some(())
+    });
+}
+
+#[test]
+fn the_node_that_serves_most_dies_and_the_panel_says_so_while_the_video_plays_on() {
+    let stage = Stage::new(120, |video| vec!["--play".into(), video.into()]);
+    stage.until_position("the time moves without a click", |ms| ms > 1_000);
+    let panel = "[data-testid=node-card]";
+    until("five nodes in the panel, each with a chart", PATIENCE, || {
+        (stage.page.count(&format!("{panel} svg")) >= 5).then_some(())
+    });
+    let busiest = until("a node that served", PATIENCE, || {
+        let script = "const cards = [...document.querySelectorAll('[data-testid=node-card]')];\
+            const served = (card) => Number(/(\\d+) chunks?/.exec(card.textContent)?.[1] ?? 0);\
+            cards.sort((a, b) => served(b) - served(a));\
+            return served(cards[0]) > 0 ? cards[0].dataset.nodeId : null";
+        stage.page.run(script).as_str().map(str::to_owned)
+    });
+    signal(stage.cluster.pid_of(&busiest), Signal::KILL);
+    until("the panel says that it is down", PATIENCE, || {
+        let card = stage.page.text(&format!("{panel}[data-node-id='{busiest}']"));
+        card.contains("down").then_some(())
+    });
+    let at_ms = stage.position_ms();
+    stage.until_position("playback well past the death", |ms| ms > at_ms + 15_000);
+    stage.check_moving_picture();
+    assert_eq!(stage.page.text("[data-testid=kpi-stalls]").trim(), "0");
+    println!(
+        "video {}: decisions: {}",
+        stage.video,
+        stage.page.text("[data-testid=log-line]")
+    );
+}
+
+#[test]
+fn without_a_server_the_player_starts_its_own_cluster_and_stops_it_when_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let screen = Screen::start(folder.path());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vstack-player"));
+    screen.show(&mut command);
+    command
+        .env("VSTACK_BIN", vstack())
+        .env_remove("VSTACK_METADATA_URL");
+    let mut player = Process::start(command);
+    let state = folder.path().join("data/dev.vstack.player/cluster/cluster.json");
+    let running: serde_json::Value = until("the cluster runs", PATIENCE, || {
+        serde_json::from_slice(&std::fs::read(&state).ok()?).ok()
+    });
+    let pids: Vec<u64> = running["children"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|child| child["pid"].as_u64())
+        .collect();
+    assert_eq!(pids.len(), 7, "{running}");
+    let ended = player.terminate().expect("the player ends when it is told to");
+    assert!(ended.success(), "{ended}");
+    let left: Vec<&u64> = pids
+        .iter()
+        .filter(|pid| std::path::Path::new(&format!("/proc/{pid}")).exists())
+        .collect();
+    assert!(left.is_empty(), "still running: {left:?}");
+}
