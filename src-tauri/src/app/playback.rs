@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use vstack_client::{Cluster, Session, SpanState};
 use vstack_core::id::VideoId;
-use vstack_core::manifest::Container;
 
 use super::cluster::ClusterLink;
 use crate::dto::{Playback, PlaybackPhase, SourceSpan, UiError};
@@ -61,15 +60,6 @@ impl NowPlaying {
                 "nothing_yet",
                 message,
                 "Wait until its upload has stored the first minutes.",
-            ));
-        }
-        if manifest.container == Container::Mp4Segments {
-            let message =
-                "This video is stored as separate MP4 files, which the desktop player does not join.";
-            return Err(UiError::new(
-                "mp4_segments",
-                message,
-                "Play it with: vstack play, or upload it through V-Stack.",
             ));
         }
         let viewer = CancellationToken::new();

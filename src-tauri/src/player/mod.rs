@@ -7,7 +7,9 @@
 mod allowed;
 mod bus;
 mod feed;
+mod file_source;
 mod pipeline;
+mod retime;
 pub mod screen;
 mod source;
 pub mod surface;

@@ -12,9 +12,10 @@ use gst::prelude::*;
 use gstreamer as gst;
 
 use super::feed::{Feed, lock};
-use super::source::{SCHEME, VideoSource};
+use super::file_source::FileSource;
+use super::source::VideoSource;
 use super::worker::Input;
-use super::{PlayerError, allowed, bus, trim};
+use super::{PlayerError, allowed, bus, file_source, source, trim};
 
 /// Tracks shown, volume in software, interlaced pictures woven. No subtitles, visualisations or network buffering:
 /// those are not the pipeline's business here.
@@ -36,6 +37,7 @@ pub(super) fn prepare() -> Result<(), PlayerError> {
     if !*prepared {
         gst::init().map_err(|error| PlayerError::Library(error.to_string()))?;
         VideoSource::register().map_err(|error| PlayerError::Library(error.to_string()))?;
+        FileSource::register().map_err(|error| PlayerError::Library(error.to_string()))?;
         allowed::restrict();
         *prepared = true;
     }
@@ -56,8 +58,17 @@ pub(super) struct Pipeline {
     needs_sound: bool,
 }
 
-/// What the next source element reads, and the time it starts with.
-type Slot = Arc<Mutex<Option<(Arc<Feed>, u64)>>>;
+/// What the next source element reads.
+#[derive(Clone)]
+struct Loaded {
+    feed: Arc<Feed>,
+    /// Which file of a video that is stored as files.
+    file: usize,
+    /// The time that it starts with; files start with their beginning.
+    start_ms: u64,
+}
+
+type Slot = Arc<Mutex<Option<Loaded>>>;
 
 impl std::fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -114,11 +125,26 @@ impl Pipeline {
         }
     }
 
-    /// Starts to load a video so that its picture at `start_ms` comes first; the pipeline pauses there.
-    pub(super) fn load(&self, id: &str, feed: &Arc<Feed>, start_ms: u64) -> Result<(), PlayerError> {
-        self.stop();
-        *lock(&self.loaded) = Some((Arc::clone(feed), start_ms));
-        self.playbin.set_property("uri", format!("{SCHEME}://video/{id}"));
+    /// Starts to load a video, into a pipeline that is stopped, so that its picture at `start_ms` comes first; the
+    /// pipeline pauses there. A file of a video that is stored as files is shown from its beginning.
+    pub(super) fn load(
+        &self,
+        id: &str,
+        feed: &Arc<Feed>,
+        file: usize,
+        start_ms: u64,
+    ) -> Result<(), PlayerError> {
+        let uri = if feed.timeline.whole_files {
+            format!("{}://video/{id}/{file}", file_source::SCHEME)
+        } else {
+            format!("{}://video/{id}", source::SCHEME)
+        };
+        *lock(&self.loaded) = Some(Loaded {
+            feed: Arc::clone(feed),
+            file,
+            start_ms,
+        });
+        self.playbin.set_property("uri", uri);
         self.set_state(gst::State::Paused)
     }
 
@@ -193,19 +219,19 @@ impl Drop for Pipeline {
     }
 }
 
-/// Gives each new source its feed and its start, and each new demuxer its probes.
+/// Gives each new source what it reads, and each new demuxer its probes.
 fn install_hooks(playbin: &gst::Element, loaded: &Slot) {
     let for_source = Arc::clone(loaded);
     playbin.connect("source-setup", false, move |values| {
-        let source = values
-            .get(1)?
-            .get::<gst::Element>()
-            .ok()?
-            .downcast::<VideoSource>()
-            .ok()?;
-        let (feed, start_ms) = lock(&for_source).clone()?;
-        source.set_feed(feed);
-        start_at(&source, start_ms);
+        let source = values.get(1)?.get::<gst::Element>().ok()?;
+        let Loaded { feed, file, start_ms } = lock(&for_source).clone()?;
+        if let Some(source) = source.downcast_ref::<VideoSource>() {
+            source.set_feed(feed);
+            start_at(source, start_ms);
+        } else if let Some(source) = source.downcast_ref::<FileSource>() {
+            let unit = feed.timeline.units().get(file)?.clone();
+            source.set_file(feed, unit);
+        }
         None
     });
     let for_probes = Arc::clone(loaded);
@@ -214,8 +240,12 @@ fn install_hooks(playbin: &gst::Element, loaded: &Slot) {
         let is_demuxer = element
             .factory()
             .is_some_and(|factory| factory.name() == "qtdemux");
-        if is_demuxer && let Some((feed, _)) = lock(&for_probes).clone() {
-            trim::install(&element, &feed);
+        // In whole files the demuxer applies edit lists and finds keyframes itself.
+        let loaded = lock(&for_probes)
+            .clone()
+            .filter(|loaded| !loaded.feed.timeline.whole_files);
+        if is_demuxer && let Some(loaded) = loaded {
+            trim::install(&element, &loaded.feed);
         }
         None
     });

@@ -3,7 +3,7 @@
 //! Segments are in TIME, so a seek names a moment and never a byte: it maps to the fragment of the keyframe that the
 //! moment needs, and the init segment goes first again. Every seek and flush has a number; bytes that a wait brings
 //! after its number has passed are dropped. Fixed caps keep the stack's type finders away from the bytes. Files of
-//! their own (`mp4-segments`) come one after another through [`super::part`], not through this element.
+//! their own (`mp4-segments`) are read through [`super::file_source`].
 
 use std::sync::{Arc, LazyLock, Mutex};
 

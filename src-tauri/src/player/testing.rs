@@ -134,6 +134,54 @@ impl Clip {
         })
     }
 
+    /// The clip as FFmpeg's `-f segment` cuts it: whole MP4 files of 10 s, with their own times or the video's.
+    pub(super) fn as_files(duration_sec: u32, own_times: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("clip.mp4");
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime
+            .block_on(generate(&Tools::default(), &ClipSpec::small(duration_sec), &file))
+            .unwrap();
+        let mut ffmpeg = std::process::Command::new("ffmpeg");
+        ffmpeg.args(["-v", "error", "-i"]).arg(&file).args([
+            "-c",
+            "copy",
+            "-f",
+            "segment",
+            "-segment_time",
+            "10",
+        ]);
+        ffmpeg.args(["-reset_timestamps", if own_times { "1" } else { "0" }]);
+        assert!(
+            ffmpeg
+                .arg(folder.path().join("%03d.mp4"))
+                .status()
+                .unwrap()
+                .success()
+        );
+        let files = (0..duration_sec.div_ceil(10))
+            .map(|seq| std::fs::read(folder.path().join(format!("{seq:03}.mp4"))));
+        let chunks: Vec<Bytes> = files.map(|bytes| Bytes::from(bytes.unwrap())).collect();
+        let facts = (0u64..).zip(&chunks).map(|(seq, bytes)| {
+            let duration_ms = (u64::from(duration_sec) * 1000 - seq * 10_000).min(10_000);
+            (
+                bytes.len() as u64,
+                MediaFacts {
+                    start_ms: seq * 10_000,
+                    duration_ms,
+                    ..MediaFacts::default()
+                },
+            )
+        });
+        let mut manifest = manifest_of(facts.collect(), Vec::new());
+        manifest.container = Container::Mp4Segments;
+        Self {
+            manifest,
+            init: Bytes::new(),
+            chunks,
+        }
+    }
+
     /// The same with one chunk that no demuxer can read.
     pub(super) fn with_damaged_chunk(&self, seq: usize) -> Self {
         let mut chunks = self.chunks.clone();

@@ -18,6 +18,8 @@ pub struct Unit {
     pub seq: u32,
     /// Its bytes inside the chunk; `None` is all of them.
     pub bytes: Option<Range<usize>>,
+    /// Length of the whole chunk.
+    pub size_bytes: u64,
     /// Presentation time of its first video frame.
     pub start_ms: u64,
     /// Where the next unit starts, or the video ends.
@@ -109,6 +111,30 @@ impl Timeline {
         self.units.partition_point(|unit| unit.start_ms < start_ms)
     }
 
+    /// Index of the file that shows `target_ms`, where each chunk is a file of its own; else the video is one, 0.
+    #[must_use]
+    pub fn file_at(&self, target_ms: u64) -> usize {
+        let after = self.units.partition_point(|unit| unit.start_ms <= target_ms);
+        if self.whole_files {
+            after.saturating_sub(1)
+        } else {
+            0
+        }
+    }
+
+    /// When the file starts; 0 for a video that is one.
+    #[must_use]
+    pub fn file_start_ms(&self, file: usize) -> u64 {
+        let unit = self.units.get(file).filter(|_| self.whole_files);
+        unit.map_or(0, |unit| unit.start_ms)
+    }
+
+    /// The file after `file`.
+    #[must_use]
+    pub fn next_file(&self, file: usize) -> Option<usize> {
+        (self.whole_files && file + 1 < self.units.len()).then_some(file + 1)
+    }
+
     /// Whether a video frame can be dropped unseen after a seek to `target_ms`: it lies before the keyframe that the
     /// target needs.
     #[must_use]
@@ -121,6 +147,7 @@ fn push_units(units: &mut Vec<Unit>, chunk: &ManifestChunk, whole_files: bool) {
     let unit = |bytes, start_ms| Unit {
         seq: chunk.sequence_num,
         bytes,
+        size_bytes: chunk.size_bytes,
         start_ms,
         end_ms: start_ms,
     };

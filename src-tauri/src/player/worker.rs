@@ -50,6 +50,12 @@ pub(super) struct Worker {
 pub(super) struct Open {
     id: String,
     feed: Arc<Feed>,
+    /// Which file is loaded, of a video that is stored as files.
+    file: usize,
+    /// Presentation time at which the pipeline's own time starts.
+    base_ms: u64,
+    /// The loaded file was sent to the wanted moment.
+    placed: bool,
     /// What the user wants; what the pipeline does may differ while bytes are missing.
     wants_play: bool,
     /// When it was opened, until its first picture.
@@ -67,6 +73,25 @@ pub(super) struct Open {
 struct Pending {
     target_ms: u64,
     since: Instant,
+    kind: PendingKind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PendingKind {
+    /// The user waits for a picture.
+    Wish,
+    /// The next file of the same video.
+    NextFile,
+}
+
+impl Pending {
+    fn wish(target_ms: u64) -> Self {
+        Self {
+            target_ms,
+            since: Instant::now(),
+            kind: PendingKind::Wish,
+        }
+    }
 }
 
 impl Worker {
@@ -135,25 +160,25 @@ impl Worker {
     fn load(&mut self, id: String, feed: Arc<Feed>, start_ms: u64, play: bool) {
         self.close();
         let now = Instant::now();
-        let pending = Some(Pending {
-            target_ms: start_ms,
-            since: now,
-        });
         self.open = Some(Open {
             id,
             feed,
+            file: 0,
+            base_ms: 0,
+            placed: false,
             wants_play: play,
             starting: Some(now),
-            pending,
+            pending: Some(Pending::wish(start_ms)),
             stalled: false,
             ended: false,
             moved: (start_ms, now),
             restarts: Vec::new(),
         });
         self.status.send_modify(|status| {
+            let (volume, muted) = (status.volume, status.muted);
             *status = PlayerStatus {
-                volume: status.volume,
-                muted: status.muted,
+                volume,
+                muted,
                 ..PlayerStatus::default()
             };
         });
@@ -162,18 +187,18 @@ impl Worker {
 
     /// Loads the open video into the pipeline at `start_ms`.
     fn start(&mut self, start_ms: u64) {
-        let Some(open) = &self.open else { return };
-        open.feed.chunks.seek(start_ms);
-        let loaded = self.pipeline.load(&open.id, &open.feed, start_ms);
-        // After the old pipeline has stopped, so that nothing it said counts for the new one.
+        self.pipeline.stop();
+        // What the old pipeline said counts no more, and all that the new one says does.
         self.next_number();
-        let started = loaded.and_then(|()| {
-            if open.wants_play {
-                self.pipeline.play()
-            } else {
-                Ok(())
-            }
-        });
+        let Some(open) = &mut self.open else { return };
+        open.feed.chunks.seek(start_ms);
+        open.file = open.feed.timeline.file_at(start_ms);
+        open.base_ms = open.feed.timeline.file_start_ms(open.file);
+        open.placed = false;
+        let loaded = self.pipeline.load(&open.id, &open.feed, open.file, start_ms);
+        // A file shows its beginning first, which is not always what is wanted.
+        let play_now = open.wants_play && !open.feed.timeline.whole_files;
+        let started = loaded.and_then(|()| if play_now { self.pipeline.play() } else { Ok(()) });
         if let Err(error) = started {
             // The pipeline usually says why on the bus; where it does not, this is all there is.
             tracing::warn!(%error, "the pipeline refused to start");
@@ -197,7 +222,8 @@ impl Worker {
             return;
         }
         open.moved.1 = Instant::now();
-        if !open.stalled {
+        if !open.stalled && open.pending.is_none() {
+            open.feed.chunks.note_playing(true);
             report(self.pipeline.play());
         }
     }
@@ -213,44 +239,45 @@ impl Worker {
         let Some(open) = &mut self.open else { return };
         let target_ms = position_ms.min(last_moment(&open.feed));
         open.feed.chunks.seek(target_ms);
-        let now = Instant::now();
         if std::mem::take(&mut open.stalled) {
             open.feed.chunks.note_stall(false);
         }
-        let was_loading = open.pending.is_some() && open.starting.is_some();
-        open.pending = Some(Pending {
-            target_ms,
-            since: now,
-        });
-        open.moved = (target_ms, now);
-        let was_ended = std::mem::take(&mut open.ended);
-        let wants_play = open.wants_play;
+        // A pipeline without a picture yet has nobody to answer a seek, and another file is loaded anew: it starts at
+        // the target instead.
+        let must_load = open.starting.is_some()
+            || open
+                .pending
+                .is_some_and(|pending| pending.kind == PendingKind::NextFile)
+            || open.feed.timeline.file_at(target_ms) != open.file;
+        open.pending = Some(Pending::wish(target_ms));
+        open.moved = (target_ms, Instant::now());
+        open.ended = false;
+        let (wants_play, in_file_ms) = (open.wants_play, target_ms.saturating_sub(open.base_ms));
         self.next_number();
-        // A pipeline without a picture yet has nobody to answer a seek: it starts at the target instead.
-        if was_loading || self.pipeline.seek(target_ms).is_err() {
+        if must_load || self.pipeline.seek(in_file_ms).is_err() {
             self.start(target_ms);
-        } else if was_ended && wants_play {
-            report(self.pipeline.play());
         } else if wants_play {
-            // After a stall the pipeline stands still although the user wants it to play.
+            // After a stall or the end the pipeline stands still although the user wants it to play.
             report(self.pipeline.play());
         }
     }
 
     fn prerolled(&mut self) {
+        if self.must_seek_in_file() {
+            return;
+        }
         let Some(open) = &mut self.open else { return };
         let Some(pending) = open.pending.take() else {
             return;
         };
-        let now = Instant::now();
-        open.moved = (pending.target_ms, now);
+        open.moved = (pending.target_ms, Instant::now());
         if let Some(opened) = open.starting.take() {
             open.feed.chunks.note_first_frame();
             let startup_ms = whole_ms(opened.elapsed());
             self.status
                 .send_modify(|status| status.startup_ms = Some(startup_ms));
             (self.events)(PlayerEvent::FirstFrame { startup_ms });
-        } else {
+        } else if pending.kind == PendingKind::Wish {
             let took_ms = whole_ms(pending.since.elapsed());
             (self.events)(PlayerEvent::Sought {
                 position_ms: pending.target_ms,
@@ -263,8 +290,31 @@ impl Worker {
         }
     }
 
+    /// A file that has just been loaded shows its beginning: seeks once to the target where that is another moment.
+    fn must_seek_in_file(&mut self) -> bool {
+        let Some(open) = self.open.as_mut().filter(|open| open.feed.timeline.whole_files) else {
+            return false;
+        };
+        let Some(pending) = open.pending else { return false };
+        let in_file_ms = pending.target_ms.saturating_sub(open.base_ms);
+        if std::mem::replace(&mut open.placed, true) || in_file_ms == 0 {
+            return false;
+        }
+        self.next_number();
+        self.pipeline.seek(in_file_ms).is_ok()
+    }
+
     fn ended(&mut self) {
         let Some(open) = &mut self.open else { return };
+        if let Some(next) = open.feed.timeline.next_file(open.file) {
+            let start_ms = open.feed.timeline.file_start_ms(next);
+            open.pending = Some(Pending {
+                kind: PendingKind::NextFile,
+                ..Pending::wish(start_ms)
+            });
+            self.start(start_ms);
+            return;
+        }
         open.ended = true;
         open.pending = None;
         open.wants_play = false;
@@ -316,10 +366,7 @@ impl Worker {
         }
         open.restarts.push(now);
         let position_ms = open.pending.map_or(open.moved.0, |pending| pending.target_ms);
-        open.pending = Some(Pending {
-            target_ms: position_ms,
-            since: now,
-        });
+        open.pending = Some(Pending::wish(position_ms));
         open.moved = (position_ms, now);
         tracing::warn!(reason, position_ms, "restarting the pipeline");
         (self.events)(PlayerEvent::Restarted {
@@ -343,7 +390,10 @@ impl Worker {
         let position_ms = match open.pending {
             Some(pending) => pending.target_ms,
             None if open.ended => open.feed.timeline.duration_ms,
-            None => self.pipeline.position_ms().unwrap_or(open.moved.0),
+            None => self
+                .pipeline
+                .position_ms()
+                .map_or(open.moved.0, |ms| ms + open.base_ms),
         };
         open.feed.chunks.set_position(position_ms);
         let now = Instant::now();
