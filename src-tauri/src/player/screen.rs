@@ -3,6 +3,10 @@
 //! The window's sink would scale each frame on the main thread (70 % of a core for 720p30 shown at 960x540; scaling
 //! here takes half of that, measured). The size follows the widget, in device pixels, and keeps the picture's
 //! proportions; what is left of the widget stays black.
+//!
+//! A new size is put to use by the thread that carries the frames, between two of them. Set from the main thread it could
+//! fall between the negotiation of caps and that of buffers: every later frame then failed to map, and the picture
+//! stayed black (seen with GStreamer 1.22).
 
 use std::sync::{Arc, Mutex};
 
@@ -32,6 +36,8 @@ struct Fit {
     picture: Option<(u32, u32)>,
     /// Device pixels of the widget.
     area: Option<(u32, u32)>,
+    /// What the scaler was last told.
+    applied: Option<(u32, u32)>,
 }
 
 impl Fit {
@@ -94,7 +100,7 @@ impl Screen {
 
     /// The widget's size in device pixels.
     pub fn set_area(&self, width_px: u32, height_px: u32) {
-        self.update(|fit| fit.area = Some((width_px, height_px)));
+        lock(&self.fit).area = Some((width_px, height_px));
     }
 
     /// Proportions of the picture that is shown, where one is.
@@ -105,33 +111,31 @@ impl Screen {
 
     fn follow_picture(&self, pad: &gst::Pad) {
         let (size, fit) = (self.size.downgrade(), Arc::clone(&self.fit));
-        pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        let what = gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::BUFFER;
+        pad.add_probe(what, move |_, info| {
             if let Some(gst::EventView::Caps(event)) = info.event().map(|event| event.view())
                 && let Ok(video) = gst_video::VideoInfo::from_caps(event.caps())
-                && let Some(size) = size.upgrade()
             {
-                update(&size, &fit, |fit| fit.picture = seen_size(&video));
+                lock(&fit).picture = seen_size(&video);
+            }
+            if let Some(size) = size.upgrade() {
+                apply(&size, &fit);
             }
             gst::PadProbeReturn::Ok
         });
     }
-
-    fn update(&self, change: impl FnOnce(&mut Fit)) {
-        update(&self.size, &self.fit, change);
-    }
 }
 
-/// Changes the fit, and then the caps without a lock: setting them can call back into this module.
-fn update(size: &gst::Element, fit: &Mutex<Fit>, change: impl FnOnce(&mut Fit)) {
+/// Tells the scaler a size that is new. Without the lock, since setting caps can call back into this module.
+fn apply(size: &gst::Element, fit: &Mutex<Fit>) {
     let target = {
         let mut fit = lock(fit);
-        let before = fit.target();
-        change(&mut fit);
-        let after = fit.target();
-        if before == after {
+        let target = fit.target();
+        if target == fit.applied {
             return;
         }
-        after
+        fit.applied = target;
+        target
     };
     size.set_property("caps", caps(target));
 }
@@ -176,6 +180,7 @@ mod tests {
             let fit = Fit {
                 picture: Some(picture),
                 area: Some(area),
+                applied: None,
             };
             assert_eq!(fit.target(), target, "{picture:?} in {area:?}");
         }
