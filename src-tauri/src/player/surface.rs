@@ -7,7 +7,6 @@
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use gstreamer as gst;
 use gtk::gdk;
@@ -27,9 +26,6 @@ const OPAQUE_PAGE_VARIABLES: [&str; 2] = [
 ];
 /// Height that is left to the controls below a picture that lies above the page, in CSS pixels: the page's control bar.
 const CONTROL_STRIP_PX: f64 = 96.0;
-/// A window that is being resized changes its size at each frame, and each new size costs a negotiation: the scaler
-/// follows once it rests this long.
-const RESIZE_REST: Duration = Duration::from_millis(120);
 
 /// Which of the two lies on top.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +65,6 @@ thread_local! {
 struct Widgets {
     overlay: gtk::Overlay,
     video: gtk::Widget,
-    rest: Option<gtk_glib::SourceId>,
 }
 
 impl Surface {
@@ -92,12 +87,7 @@ impl Surface {
             rect: Arc::default(),
         };
         let overlay = surface.stack(vbox, &page, &video, stacking);
-        surface.follow_size(&video);
-        WIDGETS.set(Some(Widgets {
-            overlay,
-            video,
-            rest: None,
-        }));
+        WIDGETS.set(Some(Widgets { overlay, video }));
         Ok(surface)
     }
 
@@ -154,28 +144,6 @@ impl Surface {
         video.hide();
         page.grab_focus();
         overlay
-    }
-
-    /// Makes the scaler follow the widget.
-    fn follow_size(&self, video: &gtk::Widget) {
-        let screen = self.screen.clone();
-        video.connect_size_allocate(move |video, allocation| {
-            let scale = video.scale_factor().max(1);
-            let side = |side: i32| u32::try_from(side.saturating_mul(scale)).unwrap_or(0);
-            let (width_px, height_px) = (side(allocation.width()), side(allocation.height()));
-            let screen = screen.clone();
-            WIDGETS.with_borrow_mut(|widgets| {
-                let Some(widgets) = widgets else { return };
-                if let Some(earlier) = widgets.rest.take() {
-                    earlier.remove();
-                }
-                let follow = move || {
-                    WIDGETS.with_borrow_mut(|widgets| widgets.as_mut().map(|widgets| widgets.rest = None));
-                    screen.set_area(width_px, height_px);
-                };
-                widgets.rest = Some(gtk_glib::timeout_add_local_once(RESIZE_REST, follow));
-            });
-        });
     }
 }
 
