@@ -169,6 +169,8 @@ pub(crate) fn open(folder: &Path, options: StoreOptions) -> Result<Opened, Store
     })
 }
 
+/// Makes the folders and makes all their names durable: also those of superblocks, since an earlier start may have
+/// failed to, and what is appended to a file whose name is lost is lost with it.
 fn make_folders(disk: &dyn Disk, folder: &Path) -> Result<PathBuf, DiskFault> {
     let data = folder.join("data");
     for path in [folder, &data] {
@@ -179,7 +181,7 @@ fn make_folders(disk: &dyn Disk, folder: &Path) -> Result<PathBuf, DiskFault> {
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .into_iter()
-        .chain([folder])
+        .chain([folder, &data])
     {
         disk.fsync_dir(path)
             .map_err(|error| DiskFault::new("sync", path, &error))?;

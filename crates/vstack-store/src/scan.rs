@@ -88,84 +88,55 @@ pub(crate) struct Extent {
 
 /// Scans a superblock with `salt`.
 ///
-/// Syncs the file if it ends in records that may not be on disk yet: an object that is visible must be durable, or a
-/// repeated PUT would be told "already stored" about bytes that a power cut takes away.
+/// The last batch of a file cannot vouch for itself, so the file is synced and what stands after the durable length is
+/// read once more, from the disk and not from the cache. Otherwise a repeated PUT would be told "already stored" about
+/// bytes that a power cut takes away; and after a failed sync, which leaves in the cache what is not on the disk, the
+/// writer would go on behind a hole.
 ///
 /// # Errors
 /// The sync failed. Then nothing beyond the durable length may be used, and the file may not be written again.
 pub(crate) fn scan(file: &dyn DiskFile, salt: u64, extent: Extent) -> io::Result<Scan> {
     let limit = extent.abandoned_at.map_or(extent.len, |at| at.min(extent.len));
-    let mut window = Window {
-        file,
-        limit,
-        start: 0,
-        bytes: Vec::new(),
-        read_errors: false,
-    };
-    let (records, bad) = walk(&mut window, salt);
-    let durable = records
-        .iter()
-        .map(|record| record.header.durable_upto)
-        .max()
-        .unwrap_or(0);
-    let durable = durable
-        .max(extent.abandoned_at.unwrap_or(0))
-        .max(SUPERBLOCK_HEADER_LEN as u64);
+    let mut window = Window::new(file, limit);
+    let mut walk = Walk::all(&mut window, salt);
+    let durable = walk.durable().max(extent.abandoned_at.unwrap_or(0));
+    if limit > durable {
+        file.fdatasync()?;
+        file.drop_cache(durable)?;
+        walk.cut_at(durable);
+        window.forget();
+        walk.go_on(&mut window, salt, durable);
+    }
+    for record in &mut walk.records {
+        let unsure = record.end() > durable || record.end() > limit;
+        record.damaged = unsure && !body_is_intact(file, record, limit);
+    }
     let mut scan = Scan {
-        records,
+        records: walk.records,
         durable,
         end: limit,
         read_errors: window.read_errors,
         ..Scan::default()
     };
-    if limit > durable {
-        file.fdatasync()?;
-        file.drop_cache(durable)?;
-    }
-    for record in &mut scan.records {
-        let unsure = record.end() > durable || record.end() > limit;
-        record.damaged = unsure && !body_is_intact(file, record, limit);
-    }
-    scan.sort_out(bad, limit);
+    scan.sort_out(walk.bad, limit);
     Ok(scan)
 }
 
 /// The part of a superblock that is surely synced, when the rest could not be.
 pub(crate) fn scan_durable_part(file: &dyn DiskFile, salt: u64, len: u64) -> (Scan, u64) {
-    let mut window = Window {
-        file,
-        limit: len,
-        start: 0,
-        bytes: Vec::new(),
-        read_errors: false,
-    };
-    let (records, bad) = walk(&mut window, salt);
-    let durable = records
-        .iter()
-        .map(|record| record.header.durable_upto)
-        .max()
-        .unwrap_or(0);
-    let durable = durable.max(SUPERBLOCK_HEADER_LEN as u64);
-    let records = records
-        .into_iter()
-        .filter(|record| record.end() <= durable)
-        .collect();
-    let bad = bad
-        .into_iter()
-        .filter(|range| range.start < durable)
-        .map(|range| (range, true))
-        .collect();
-    (
-        Scan {
-            records,
-            bad,
-            durable,
-            end: durable,
-            sealed: true,
-            ..Scan::default()
-        },
+    let mut walk = Walk::all(&mut Window::new(file, len), salt);
+    let durable = walk.durable();
+    walk.cut_at(durable);
+    walk.records.retain(|record| record.end() <= durable);
+    let scan = Scan {
+        records: walk.records,
+        bad: walk.bad.into_iter().map(|range| (range, true)).collect(),
         durable,
-    )
+        end: durable,
+        sealed: true,
+        ..Scan::default()
+    };
+    (scan, durable)
 }
 
 impl Scan {
@@ -215,26 +186,53 @@ const fn counts(kind: RecordKind) -> bool {
 }
 
 /// All intact headers in order, and the ranges between them that hold none.
-fn walk(window: &mut Window<'_>, salt: u64) -> (Vec<Found>, Vec<Range<u64>>) {
-    let mut records = Vec::new();
-    let mut bad = Vec::new();
-    let mut position = SUPERBLOCK_HEADER_LEN as u64;
-    while position < window.limit {
-        if let Some(header) = window.header(position, salt) {
-            let found = Found {
-                position,
-                header,
-                damaged: false,
-            };
-            records.push(found);
-            position = found.end();
-        } else {
-            let next = window.resync(position, salt);
-            bad.push(position..next);
-            position = next;
+#[derive(Debug, Default)]
+struct Walk {
+    records: Vec<Found>,
+    bad: Vec<Range<u64>>,
+}
+
+impl Walk {
+    fn all(window: &mut Window<'_>, salt: u64) -> Self {
+        let mut walk = Self::default();
+        walk.go_on(window, salt, SUPERBLOCK_HEADER_LEN as u64);
+        walk
+    }
+
+    fn go_on(&mut self, window: &mut Window<'_>, salt: u64, from: u64) {
+        let mut position = from;
+        while position < window.limit {
+            if let Some(header) = window.header(position, salt) {
+                let found = Found {
+                    position,
+                    header,
+                    damaged: false,
+                };
+                self.records.push(found);
+                position = found.end();
+            } else {
+                let next = window.resync(position, salt);
+                self.bad.push(position..next);
+                position = next;
+            }
         }
     }
-    (records, bad)
+
+    /// Length of the file known to be synced. A header is proof even if it is only in the cache itself: it was written
+    /// after the sync that it tells of.
+    fn durable(&self) -> u64 {
+        let marks = self.records.iter().map(|record| record.header.durable_upto);
+        marks.max().unwrap_or(0).max(SUPERBLOCK_HEADER_LEN as u64)
+    }
+
+    /// Forgets what begins at `end` or later.
+    fn cut_at(&mut self, end: u64) {
+        self.records.retain(|record| record.position < end);
+        self.bad.retain(|range| range.start < end);
+        for range in &mut self.bad {
+            range.end = range.end.min(end);
+        }
+    }
 }
 
 fn body_is_intact(file: &dyn DiskFile, record: &Found, limit: u64) -> bool {
@@ -272,7 +270,22 @@ struct Window<'a> {
     read_errors: bool,
 }
 
-impl Window<'_> {
+impl<'a> Window<'a> {
+    const fn new(file: &'a dyn DiskFile, limit: u64) -> Self {
+        Self {
+            file,
+            limit,
+            start: 0,
+            bytes: Vec::new(),
+            read_errors: false,
+        }
+    }
+
+    /// What was read before may be outdated.
+    fn forget(&mut self) {
+        self.bytes.clear();
+    }
+
     fn header(&mut self, position: u64, salt: u64) -> Option<RecordHeader> {
         let bytes: &[u8; HEADER_LEN] = self.view(position)?.first_chunk()?;
         RecordHeader::decode(bytes, position, salt).ok()

@@ -373,6 +373,66 @@ fn writing_goes_on_in_a_new_superblock_after_a_failed_sync() {
     assert!(!disk.touched_after_failure());
 }
 
+/// Opens the store again after a failure, writes, cuts the power, and checks that what was acknowledged is there.
+fn check_after_failure(disk: &CrashDisk, mut model: Model, what: &str) {
+    let (store, _) = open(disk).expect(what);
+    model.check(&store, what);
+    model.put(&store, &[(8, 0, 9000), (9, 0, 100)]);
+    drop(store);
+    let (store, report) = open(&disk.restart(&mut xorshift(1))).expect(what);
+    assert!(
+        report.bad.is_empty(),
+        "{what}: the writer left a hole: {report:?}"
+    );
+    model.check(&store, &format!("{what}, then writes and a power cut"));
+}
+
+/// A store whose operations can be counted: it writes no mark before it is dropped.
+fn open_without_idle_marks(disk: &CrashDisk) -> Store {
+    let options = StoreOptions {
+        idle_watermark: Duration::from_secs(3600),
+        ..options(disk)
+    };
+    Store::open(Path::new("/disk/node"), options)
+        .expect("an empty disk opens")
+        .0
+}
+
+#[test]
+fn a_superblock_whose_name_could_not_be_synced_is_not_lost_later() {
+    let disk = CrashDisk::default();
+    let store = open_without_idle_marks(&disk);
+    // The first batch makes a superblock: create, allocate, write, sync, rename, and the folder's sync.
+    disk.fail_at(disk.operations() + 5, 5);
+    let mut model = Model::default();
+    model.put(&store, &[(1, 0, 100)]);
+    assert!(model.names[&name(1, 0)].stored.is_none(), "the fault was not met");
+    drop(store);
+    check_after_failure(&disk, model, "the folder's sync failed");
+}
+
+#[test]
+fn a_mark_that_could_not_be_synced_is_no_ground_to_build_on() {
+    for operation in ["write", "sync"] {
+        let disk = CrashDisk::default();
+        let store = open_without_idle_marks(&disk);
+        let mut model = Model::default();
+        model.put(&store, &[(1, 0, 100)]);
+        // Leaving writes the mark and syncs it.
+        disk.fail_at(disk.operations() + u64::from(operation == "sync"), 5);
+        drop(store);
+        let path = Path::new("/disk/node/data").join("superblock_000000.dat");
+        let cached = disk.read(&path).len();
+        let on_disk = disk.restart(&mut xorshift(1)).read(&path).len();
+        assert_eq!(
+            cached > on_disk,
+            operation == "sync",
+            "{operation}: {cached} {on_disk}"
+        );
+        check_after_failure(&disk, model, &format!("the {operation} of the mark failed"));
+    }
+}
+
 #[test]
 fn short_writes_change_nothing() {
     for bytes in [13, 511, 4096] {
