@@ -1,6 +1,6 @@
-//! A playback as `vstack play --json` tells it, event by event: what each node is asked for and has delivered.
+//! A playback as `vstack play --json` tells it, event by event: and what each node has delivered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -16,7 +16,6 @@ pub struct Playback {
     process: Process,
     lines: Lines,
     pub events: Vec<Value>,
-    open: BTreeMap<String, BTreeSet<u64>>,
     bytes: BTreeMap<String, u64>,
 }
 
@@ -27,7 +26,6 @@ impl Playback {
             process,
             lines,
             events: Vec::new(),
-            open: BTreeMap::new(),
             bytes: BTreeMap::new(),
         }
     }
@@ -35,31 +33,13 @@ impl Playback {
     /// The next event; `None` after the last line.
     pub fn next(&mut self) -> Option<Value> {
         let event = self.lines.next(SILENCE)?;
-        let node = node_of(&event).map(str::to_owned);
-        let seq = event["seq"].as_u64();
-        if let (Some(node), Some(seq)) = (node, seq) {
-            self.note(&event, node, seq);
+        if event["event"] == "delivered"
+            && let Some(node) = node_of(&event)
+        {
+            *self.bytes.entry(node.to_owned()).or_default() += event["bytes"].as_u64().unwrap_or(0);
         }
         self.events.push(event.clone());
         Some(event)
-    }
-
-    fn note(&mut self, event: &Value, node: String, seq: u64) {
-        match event["event"].as_str() {
-            Some("requested") => drop(self.open.entry(node).or_default().insert(seq)),
-            Some("delivered") => {
-                self.close(&node, seq);
-                *self.bytes.entry(node).or_default() += event["bytes"].as_u64().unwrap_or(0);
-            }
-            Some("failed" | "cancelled") => self.close(&node, seq),
-            _ => {}
-        }
-    }
-
-    fn close(&mut self, node: &str, seq: u64) {
-        if let Some(open) = self.open.get_mut(node) {
-            open.remove(&seq);
-        }
     }
 
     /// The node that has delivered most so far.
@@ -68,10 +48,6 @@ impl Playback {
             .iter()
             .max_by_key(|(_, bytes)| **bytes)
             .map(|(node, _)| node.as_str())
-    }
-
-    pub fn has_open_request(&self, node: &str) -> bool {
-        self.open.get(node).is_some_and(|open| !open.is_empty())
     }
 
     pub fn delivered(&self) -> usize {
