@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use vstack_media::barcode::Area;
 use vstack_server::dev::{DEFAULT_NODES, DEFAULT_PORT_BASE, MAX_NODES};
+
+use crate::picture::area_of;
 
 /// V-Stack: a video library on several ordinary machines.
 #[derive(Debug, Parser)]
@@ -51,6 +54,8 @@ pub(crate) enum Command {
     MakeClip(ClipOptions),
     /// Read the frame number of a generated clip from a picture of the screen.
     ReadFrame(FrameOptions),
+    /// Compare a picture of the screen with the frames of a video file.
+    MatchFrame(MatchOptions),
 }
 
 #[derive(Debug, Args)]
@@ -202,14 +207,41 @@ pub(crate) struct FrameOptions {
     /// A PNG file.
     pub(crate) picture: PathBuf,
     /// Where the video is in the picture, in pixels [default: it is looked for].
-    #[arg(long, value_name = "X,Y,WIDTH,HEIGHT", value_delimiter = ',', num_args = 4)]
-    pub(crate) area: Option<Vec<f64>>,
+    #[arg(long, value_name = "X,Y,WIDTH,HEIGHT", value_parser = area_of)]
+    pub(crate) area: Option<Area>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MatchOptions {
+    /// A PNG file.
+    pub(crate) picture: PathBuf,
+    /// The video.
+    pub(crate) file: PathBuf,
+    /// First moment that the picture may show.
+    #[arg(long, value_name = "MS")]
+    pub(crate) from_ms: u64,
+    /// Last moment; at most 5 s later.
+    #[arg(long, value_name = "MS")]
+    pub(crate) to_ms: u64,
+    /// Where the video is in the picture, in pixels [default: the whole picture].
+    #[arg(long, value_name = "X,Y,WIDTH,HEIGHT", value_parser = area_of)]
+    pub(crate) area: Option<Area>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+
+    #[test]
+    fn an_area_is_four_numbers() {
+        let area_of =
+            |text: &str| Arguments::try_parse_from(["vstack", "read-frame", "a.png", "--area", text]);
+        assert!(area_of("1.5,-2,930,522.7").is_ok());
+        for wrong in ["1,2,3", "1,2,3,4,5", "1,2,3,x", ""] {
+            assert!(area_of(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_command_line_has_no_contradictions() {

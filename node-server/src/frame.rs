@@ -4,11 +4,6 @@
 //! length follow each other, as the strip's sync squares do. A black box or another picture has no such row that also
 //! passes the reader's sync and parity checks.
 
-use std::fs::File;
-use std::io::BufReader;
-use std::path::Path;
-
-use png::{ColorType, Decoder, Transformations};
 use serde::Serialize;
 use vstack_api::ErrorCode;
 use vstack_media::barcode::{Area, CELLS, Picture, read_frame_number};
@@ -17,6 +12,7 @@ use vstack_media::clip::FRAMES_PER_SECOND;
 use crate::args::FrameOptions;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::picture::Image;
 
 /// Rows between two that are looked at; the strip of the smallest video that can be read is higher.
 const ROW_STEP: u32 = 4;
@@ -36,17 +32,9 @@ struct Frame {
 pub(crate) fn run(options: &FrameOptions, output: &Output) -> Result<(), Failure> {
     let image = Image::read(&options.picture)?;
     let picture = image.picture();
-    let found = match options.area.as_deref() {
-        Some([x, y, width, height]) => {
-            let area = Area {
-                x: *x,
-                y: *y,
-                width: *width,
-                height: *height,
-            };
-            read_frame_number(&picture, area).map(|frame| (frame, area))
-        }
-        _ => find(&picture),
+    let found = match options.area {
+        Some(area) => read_frame_number(&picture, area).map(|frame| (frame, area)),
+        None => find(&picture),
     };
     let Some((frame, Area { x, y, width, height })) = found else {
         let detail = format!(
@@ -65,52 +53,6 @@ pub(crate) fn run(options: &FrameOptions, output: &Output) -> Result<(), Failure
         || format!("frame {frame}"),
     );
     Ok(())
-}
-
-/// A decoded PNG of 8 bits a channel.
-struct Image {
-    width: u32,
-    height: u32,
-    channels: u32,
-    pixels: Vec<u8>,
-}
-
-impl Image {
-    fn read(file: &Path) -> Result<Self, Failure> {
-        let bad = |error: &dyn std::fmt::Display| Failure::Usage(format!("{}: {error}", file.display()));
-        let opened = File::open(file).map_err(|error| bad(&error))?;
-        let mut decoder = Decoder::new(BufReader::new(opened));
-        decoder.set_transformations(Transformations::normalize_to_color8());
-        let mut reader = decoder.read_info().map_err(|error| bad(&error))?;
-        let size = reader
-            .output_buffer_size()
-            .ok_or_else(|| bad(&"the picture is too large"))?;
-        let mut pixels = vec![0; size];
-        let facts = reader.next_frame(&mut pixels).map_err(|error| bad(&error))?;
-        let channels = match facts.color_type {
-            ColorType::Rgb => 3,
-            ColorType::Rgba => 4,
-            ColorType::Grayscale => 1,
-            ColorType::GrayscaleAlpha | ColorType::Indexed => {
-                return Err(bad(&"this kind of PNG is not read here"));
-            }
-        };
-        Ok(Self {
-            width: facts.width,
-            height: facts.height,
-            channels,
-            pixels,
-        })
-    }
-
-    fn picture(&self) -> Picture<'_> {
-        Picture {
-            width: self.width,
-            height: self.height,
-            channels: self.channels,
-            pixels: &self.pixels,
-        }
-    }
 }
 
 /// The frame number and where the video is. Assumes 16:9, which generated clips have.

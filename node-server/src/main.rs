@@ -10,7 +10,9 @@ mod dev;
 mod failure;
 mod frame;
 mod logs;
+mod match_frame;
 mod output;
+mod picture;
 mod play;
 mod roles;
 mod serve;
@@ -55,5 +57,6 @@ async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Play(options) => Box::pin(play::run(options, &place, output)).await,
         Command::MakeClip(options) => Box::pin(clip::run(options, output)).await,
         Command::ReadFrame(options) => frame::run(&options, output),
+        Command::MatchFrame(options) => match_frame::run(&options, output).await,
     }
 }

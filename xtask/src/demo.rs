@@ -2,27 +2,23 @@
 //!
 //! It builds in the dev profile: hashing is optimised there too, decoding is GStreamer's, and a release build with LTO
 //! would take several times as long on two cores for the same picture. Each run starts an empty cluster in
-//! `target/demo/data`. Without a display the player runs on a virtual one, and the run succeeds only when the frame
-//! number is read back from a picture of that display, twice, the second time a later one.
+//! `target/demo/data`. Without a display the player runs on a virtual one, and the run succeeds only when a picture of
+//! that display proves that the video plays; see `watch`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use crate::packages::Purpose;
 use crate::project::Project;
 use crate::screen::{self, Screen};
-use crate::vstack::{Cluster, Ended, Vstack};
+use crate::vstack::{Cluster, Vstack, text};
+use crate::watch::Watch;
 use crate::{say, setup, step};
 
 const CLIP_SECONDS: &str = "60";
-/// From the player's start to two readable pictures. A cold start with software rendering takes about 10 s.
-const PLAYS_WITHIN: Duration = Duration::from_secs(120);
-const PICTURE_PERIOD: Duration = Duration::from_millis(700);
 
 pub(crate) fn run(files: &[&str]) -> Result<ExitCode> {
     let files = files.iter().map(|file| {
@@ -51,7 +47,8 @@ pub(crate) fn run(files: &[&str]) -> Result<ExitCode> {
     if has_screen {
         watch(&project, &cluster, &video)?;
     } else {
-        photograph(&project, &cluster, &video, &folder, files.is_empty())?;
+        let own_file = files.first().map(PathBuf::as_path);
+        photograph(&project, &cluster, &video, &folder, own_file)?;
     }
     say::step("stopping the cluster");
     cluster.stop()?;
@@ -126,89 +123,30 @@ fn photograph(
     cluster: &Cluster,
     video: &str,
     folder: &Path,
-    generated: bool,
+    own_file: Option<&Path>,
 ) -> Result<()> {
     say::step("no display here: playing on a virtual one");
     let screen = Screen::start(folder)?;
     let mut command = player(project, cluster, video);
+    command.arg("--json");
     screen.show(&mut command);
-    let mut player = Ended::logged(command, &folder.join("player.log"))?;
+    let mut watch = Watch::start(command, &screen, &cluster.vstack, folder)?;
     let picture = folder.join("player.png");
-    if generated {
-        let (first, last) = until_it_plays(&screen, &mut player, &cluster.vstack, folder)?;
-        say::note(&format!(
-            "frame {first}, then frame {last}, read from {}",
-            picture.display()
-        ));
-    } else {
-        until_it_changes(&screen, &mut player, folder)?;
-        say::note(
-            "a file of your own carries no bar code: the picture moves, what it shows was not compared",
-        );
+    match own_file {
+        None => {
+            let (first, last) = watch.until_it_plays()?;
+            say::note(&format!(
+                "frame {first}, then frame {last}, read from {}",
+                picture.display()
+            ));
+        }
+        Some(file) => {
+            let (position_ms, likeness) = watch.until_it_shows(file)?;
+            say::note(&format!(
+                "at {position_ms} ms the window shows what FFmpeg decodes there, likeness {likeness:.3}"
+            ));
+        }
     }
     say::step(&format!("the video plays: {}", picture.display()));
     Ok(())
-}
-
-/// Two frame numbers, the second one higher. `player.png` is the picture of the second.
-fn until_it_plays(screen: &Screen, player: &mut Ended, vstack: &Vstack, folder: &Path) -> Result<(u64, u64)> {
-    let picture = folder.join("unread.png");
-    let deadline = Instant::now() + PLAYS_WITHIN;
-    let mut first = None;
-    loop {
-        next_picture(screen, player, &picture, deadline, folder)?;
-        let (readable, answer) = vstack.ask(&["read-frame", text(&picture)?])?;
-        let frame = answer["frame"].as_u64().filter(|_| readable);
-        match (first, frame) {
-            (Some(earlier), Some(later)) if later > earlier => {
-                fs::rename(&picture, folder.join("player.png"))?;
-                return Ok((earlier, later));
-            }
-            (_, Some(frame)) => first = Some(frame),
-            (_, None) => {}
-        }
-    }
-}
-
-/// Three different pictures in a row: something moves on the screen.
-fn until_it_changes(screen: &Screen, player: &mut Ended, folder: &Path) -> Result<()> {
-    let picture = folder.join("unread.png");
-    let deadline = Instant::now() + PLAYS_WITHIN;
-    let mut changes = 0;
-    let mut before = Vec::new();
-    while changes < 3 {
-        next_picture(screen, player, &picture, deadline, folder)?;
-        let now = fs::read(&picture)?;
-        changes = if now == before { 0 } else { changes + 1 };
-        before = now;
-    }
-    Ok(fs::rename(&picture, folder.join("player.png"))?)
-}
-
-fn next_picture(
-    screen: &Screen,
-    player: &mut Ended,
-    picture: &Path,
-    deadline: Instant,
-    folder: &Path,
-) -> Result<()> {
-    let log = folder.join("player.log");
-    if !player.runs() {
-        bail!("the player has ended; its output is in {}", log.display());
-    }
-    if Instant::now() > deadline {
-        bail!(
-            "no moving video within {} s; the last picture is {}, the player's output {}",
-            PLAYS_WITHIN.as_secs(),
-            picture.display(),
-            log.display()
-        );
-    }
-    sleep(PICTURE_PERIOD);
-    screen.photograph(picture)
-}
-
-fn text(path: &Path) -> Result<&str> {
-    path.to_str()
-        .with_context(|| format!("{} is not written in UTF-8", path.display()))
 }

@@ -19,6 +19,7 @@ mod tally;
 mod test;
 mod toolchain;
 mod vstack;
+mod watch;
 mod web;
 
 use std::process::ExitCode;

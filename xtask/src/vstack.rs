@@ -121,13 +121,19 @@ pub(crate) struct Ended(pub(crate) Child);
 
 impl Ended {
     /// Starts `command` with everything it prints in `log`.
-    pub(crate) fn logged(mut command: Command, log: &Path) -> Result<Self> {
-        let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+    pub(crate) fn logged(command: Command, log: &Path) -> Result<Self> {
+        let file = create(log)?;
+        Self::with_output(command, file.try_clone()?, file)
+    }
+
+    /// Starts `command` with what it prints in `output` and what it complains about in `log`.
+    pub(crate) fn printing(command: Command, output: &Path, log: &Path) -> Result<Self> {
+        Self::with_output(command, create(output)?, create(log)?)
+    }
+
+    fn with_output(mut command: Command, stdout: File, stderr: File) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
-        command
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file);
+        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         Ok(Self(
             command.spawn().with_context(|| format!("cannot run {name}"))?,
         ))
@@ -165,4 +171,14 @@ impl Drop for Ended {
         // Nothing can be done about a process that cannot be ended.
         let _ = self.end();
     }
+}
+
+fn create(file: &Path) -> Result<File> {
+    File::create(file).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// A path as an argument.
+pub(crate) fn text(path: &Path) -> Result<&str> {
+    path.to_str()
+        .with_context(|| format!("{} is not written in UTF-8", path.display()))
 }

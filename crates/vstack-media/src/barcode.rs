@@ -115,13 +115,18 @@ fn cell_brightness(picture: &Picture<'_>, area: Area, cell: u32) -> Option<i32> 
 }
 
 fn brightness(picture: &Picture<'_>, x: f64, y: f64) -> Option<i32> {
+    let colours = colours(picture, x, y)?;
+    let sum: i32 = colours.iter().map(|value| i32::from(*value)).sum();
+    sum.checked_div(i32::try_from(colours.len()).ok()?)
+}
+
+/// One gray value or three colours; `None` outside the picture.
+pub(crate) fn colours<'a>(picture: &Picture<'a>, x: f64, y: f64) -> Option<&'a [u8]> {
     let (x, y) = (pixel(x, picture.width)?, pixel(y, picture.height)?);
     let channels = picture.channels as usize;
     let start = (y * picture.width as usize + x) * channels;
     let pixel = picture.pixels.get(start..start + channels)?;
-    let colours = &pixel[..channels.min(3)];
-    let sum: i32 = colours.iter().map(|value| i32::from(*value)).sum();
-    sum.checked_div(i32::try_from(colours.len()).ok()?)
+    Some(&pixel[..channels.min(3)])
 }
 
 fn pixel(position: f64, size: u32) -> Option<usize> {

@@ -11,6 +11,7 @@ pub mod describe;
 mod error;
 pub mod ffmpeg;
 pub mod ingest;
+pub mod likeness;
 pub mod plan;
 pub mod poster;
 pub mod probe;

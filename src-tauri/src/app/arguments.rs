@@ -16,6 +16,9 @@ pub struct Arguments {
     /// Play this video at once.
     #[arg(long, value_name = "VIDEO_ID")]
     pub play: Option<VideoId>,
+    /// Print what plays, and where on the screen, as JSON lines.
+    #[arg(long)]
+    pub json: bool,
     /// Video files to upload; the id of a video to play it.
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,

@@ -14,6 +14,7 @@ mod playback;
 mod posters;
 mod settings;
 mod streams;
+mod tell;
 mod uploads;
 mod window;
 
@@ -162,9 +163,13 @@ fn set_up(app: &mut tauri::App, arguments: &Arguments) -> Result<(), Box<dyn std
     let uploads = Uploads::new(Arc::clone(&link));
     let (play, files): (Option<VideoId>, Vec<PathBuf>) = arguments.wishes();
     uploads.start(files);
+    let playing = NowPlaying::new(player);
+    if arguments.json {
+        tauri::async_runtime::spawn(tell::tell(Arc::clone(&playing), surface.clone()));
+    }
     app.manage(VideoApp {
         link,
-        playing: NowPlaying::new(player),
+        playing,
         uploads,
         surface,
         window,

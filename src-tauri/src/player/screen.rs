@@ -15,6 +15,8 @@ use super::pipeline::{make, prepare};
 #[derive(Debug, Clone)]
 pub struct Screen {
     bin: gst::Bin,
+    /// What paints.
+    shown: gst::Element,
 }
 
 impl Screen {
@@ -43,7 +45,20 @@ impl Screen {
         let entry = upright.static_pad("sink").ok_or_else(no_pad)?;
         let ghost = gst::GhostPad::with_target(&entry).map_err(broken)?;
         bin.add_pad(&ghost).map_err(broken)?;
-        Ok(Self { bin })
+        Ok(Self {
+            bin,
+            shown: sink.clone(),
+        })
+    }
+
+    /// Width and height of the frames that are shown, of square pixels; `None` before the first one.
+    #[must_use]
+    pub fn picture_size(&self) -> Option<(f64, f64)> {
+        let caps = self.shown.static_pad("sink")?.current_caps()?;
+        let facts = gstreamer_video::VideoInfo::from_caps(&caps).ok()?;
+        let pixel = facts.par();
+        let stretch = f64::from(pixel.numer()) / f64::from(pixel.denom().max(1));
+        Some((f64::from(facts.width()) * stretch, f64::from(facts.height())))
     }
 
     /// The whole as one sink.

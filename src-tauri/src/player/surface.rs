@@ -109,6 +109,20 @@ impl Surface {
         });
     }
 
+    /// Tells `reply` where on the screen the picture is: x, y, width and height in pixels, without the bars beside it.
+    /// `None` while none is shown. Any thread; the reply comes on the GTK main thread.
+    pub fn ask_picture_area(&self, reply: impl FnOnce(Option<[f64; 4]>) + Send + 'static) {
+        let screen = self.screen.clone();
+        gtk_glib::MainContext::default().invoke(move || {
+            let widget = WIDGETS.with_borrow(|widgets| Some(widgets.as_ref()?.video.clone()));
+            let area = widget.filter(gtk::Widget::is_visible).and_then(|widget| {
+                let size = screen.picture_size()?;
+                Some(fitted(area_on_screen(&widget)?, size))
+            });
+            reply(area);
+        });
+    }
+
     fn stack(
         &self,
         vbox: &gtk::Box,
@@ -182,6 +196,28 @@ fn place(rect: VideoRect, stacking: Stacking, scale_factor: i32) -> gdk::Rectang
     };
     let (width, height) = (whole(rect.width), whole((rect.height - strip).max(1.0)));
     gdk::Rectangle::new(whole(rect.x), whole(rect.y), width.max(1), height.max(1))
+}
+
+/// A widget's place on the screen, in pixels. Wayland tells no window its place: there it counts from the window's.
+fn area_on_screen(widget: &gtk::Widget) -> Option<[f64; 4]> {
+    let window = widget.toplevel()?;
+    let (x, y) = widget.translate_coordinates(&window, 0, 0)?;
+    let (_, left, top) = window.window()?.origin();
+    let (width, height) = (widget.allocated_width(), widget.allocated_height());
+    let factor = f64::from(widget.scale_factor());
+    Some([left + x, top + y, width, height].map(|side| f64::from(side) * factor))
+}
+
+/// The largest area of a picture's proportions in the middle of another: where the sink paints.
+fn fitted([x, y, width, height]: [f64; 4], (picture_width, picture_height): (f64, f64)) -> [f64; 4] {
+    let scale = (width / picture_width).min(height / picture_height);
+    let (fit_width, fit_height) = (picture_width * scale, picture_height * scale);
+    [
+        x + (width - fit_width) / 2.0,
+        y + (height - fit_height) / 2.0,
+        fit_width,
+        fit_height,
+    ]
 }
 
 /// The GTK widget that `gtksink` paints. GTK main thread only.
