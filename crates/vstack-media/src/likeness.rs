@@ -153,9 +153,13 @@ mod tests {
         height: 360.0,
     };
 
+    /// Slopes up and down, 126 pixels wide and 79 high.
     fn waves(x: u32, y: u32) -> u8 {
-        let value = (f64::from(x) / 40.0).sin() + (f64::from(y) / 25.0).cos();
-        u8::try_from((value * 50.0 + 128.0).clamp(0.0, 255.0).round() as i64).unwrap()
+        let wave = |at: u32, length: u32| {
+            let at = at % length;
+            at.min(length - at) * 200 / length
+        };
+        u8::try_from(20 + wave(x, 252) + wave(y, 158)).expect("220 at most")
     }
 
     #[test]
