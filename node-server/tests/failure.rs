@@ -266,6 +266,36 @@ fn a_failed_upload_leaves_nothing_behind_and_says_why() {
     let refused = lab.ask(&["upload", common::text(&torn)]);
     assert!(refused.failed(1)["code"].is_string());
 
+    check_nothing_is_left(&lab);
+}
+
+#[test]
+fn an_interrupted_upload_is_cancelled_and_leaves_nothing_behind() {
+    let _alone = alone();
+    // Slow enough that the job runs when the signal comes.
+    let slow = Profile {
+        up_mbps: Some(2.0),
+        ..Profile::default()
+    };
+    let lab = Lab::start(5, slow);
+    let file = clip(120);
+    let (mut upload, lines) = common::follow(&lab.metadata_url, &["upload", common::text(&file)]);
+    let mut line = Value::Null;
+    while line["event"] != "job" {
+        line = lines
+            .next(Duration::from_secs(60))
+            .expect("the upload tells how it goes");
+    }
+    process::signal(upload.pid(), Signal::INT);
+    while let Some(next) = lines.next(Duration::from_secs(60)) {
+        line = next;
+    }
+    assert_eq!(line["code"], "cancelled", "{line}");
+    assert_eq!(upload.wait(Duration::from_secs(10)), Some(1));
+    check_nothing_is_left(&lab);
+}
+
+fn check_nothing_is_left(lab: &Lab) {
     assert_eq!(lab.ask(&["video", "list"]).succeeded()["total"], 0, "no rows");
     until("no node holds a chunk", Duration::from_secs(90), || {
         lab.nodes
