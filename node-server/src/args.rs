@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use vstack_client::PolicyName;
 use vstack_media::barcode::Area;
 use vstack_server::dev::{DEFAULT_NODES, DEFAULT_PORT_BASE, MAX_NODES};
 
@@ -190,6 +191,9 @@ pub(crate) struct PlayOptions {
     /// Where to begin.
     #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
     pub(crate) from: f64,
+    /// How a source is chosen for each chunk: seed, or to compare with: round-robin, random, single.
+    #[arg(long, value_name = "NAME", env = "VSTACK_POLICY", default_value_t = PolicyName::Seed)]
+    pub(crate) policy: PolicyName,
 }
 
 #[derive(Debug, Args)]

@@ -14,7 +14,11 @@ use crate::{cluster, table};
 pub(crate) async fn run(options: PlayOptions, place: &Place, output: &Output) -> Result<(), Failure> {
     let Sink::Null = options.sink;
     let pace = pace(options.speed)?;
-    let client = Cluster::connect(ClientConfig::new(cluster::metadata_url(place))).await?;
+    let config = ClientConfig {
+        policy: options.policy,
+        ..ClientConfig::new(cluster::metadata_url(place))
+    };
+    let client = Cluster::connect(config).await?;
     let video = cluster::find_video(client.catalogue(), &options.video).await?;
     let session = client.open(video).await?;
     let mut events = session.events();

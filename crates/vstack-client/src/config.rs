@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::policy::{Micros, SeedConfig};
+use crate::policy::{Choice, Micros, SeedConfig};
 
 /// Which scheduling policy decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -15,19 +15,37 @@ pub enum PolicyName {
     /// The documented base policy.
     #[default]
     Seed,
+    /// To compare with: each chunk from the next replica in turn.
+    RoundRobin,
+    /// To compare with: each chunk from a replica drawn by lot.
+    Random,
+    /// To compare with: everything from the first replica while it works.
+    Single,
+}
+
+impl PolicyName {
+    pub const ALL: [Self; 4] = [Self::Seed, Self::RoundRobin, Self::Random, Self::Single];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Seed => "seed",
+            Self::RoundRobin => "round-robin",
+            Self::Random => "random",
+            Self::Single => "single",
+        }
+    }
 }
 
 impl fmt::Display for PolicyName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Seed => f.write_str("seed"),
-        }
+        f.write_str(self.as_str())
     }
 }
 
 /// A policy that does not exist.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no policy \"{name}\"; there is: seed")]
+#[error("there is no policy \"{name}\"; there are: seed, round-robin, random, single")]
 pub struct UnknownPolicy {
     pub name: String,
 }
@@ -36,12 +54,10 @@ impl FromStr for PolicyName {
     type Err = UnknownPolicy;
 
     fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
-        match text {
-            "seed" => Ok(Self::Seed),
-            other => Err(UnknownPolicy {
-                name: other.to_owned(),
-            }),
-        }
+        let known = Self::ALL.into_iter().find(|name| name.as_str() == text);
+        known.ok_or_else(|| UnknownPolicy {
+            name: text.to_owned(),
+        })
     }
 }
 
@@ -77,11 +93,36 @@ impl ClientConfig {
     }
 
     pub(crate) fn seed(&self) -> SeedConfig {
+        let choice = match self.policy {
+            PolicyName::Seed => Choice::Score,
+            PolicyName::RoundRobin => Choice::RoundRobin,
+            PolicyName::Random => Choice::Random {
+                seed: self.client_id.as_u64_pair().0,
+            },
+            PolicyName::Single => Choice::Single,
+        };
         SeedConfig {
+            choice,
             max_downloads: self.max_downloads.max(1),
             target: Micros::from_ms(self.target_buffer_ms),
             low_water: Micros::from_ms(self.low_water_ms.min(self.target_buffer_ms)),
             ..SeedConfig::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_read_back_and_others_are_refused_with_the_list() {
+        for name in PolicyName::ALL {
+            assert_eq!(name.to_string().parse(), Ok(name));
+            assert_eq!(serde_json::to_value(name).unwrap(), name.as_str());
+        }
+        let unknown = "fastest".parse::<PolicyName>().unwrap_err();
+        let list = PolicyName::ALL.map(PolicyName::as_str).join(", ");
+        assert!(unknown.to_string().ends_with(&list), "{unknown}");
     }
 }

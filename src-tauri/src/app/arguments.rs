@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use vstack_client::PolicyName;
 use vstack_core::id::VideoId;
 
 /// Watch the videos of a V-Stack cluster, and add some.
@@ -16,6 +17,9 @@ pub struct Arguments {
     /// Play this video at once.
     #[arg(long, value_name = "VIDEO_ID")]
     pub play: Option<VideoId>,
+    /// How a source is chosen for each chunk: seed, or to compare with: round-robin, random, single.
+    #[arg(long, value_name = "NAME", env = "VSTACK_POLICY", default_value_t = PolicyName::Seed)]
+    pub policy: PolicyName,
     /// Print what plays, and where on the screen, as JSON lines.
     #[arg(long)]
     pub json: bool,

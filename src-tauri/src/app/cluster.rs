@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use vstack_api::UploaderClient;
 use vstack_api::wire::NodeEntry;
-use vstack_client::{ClientConfig, Cluster};
+use vstack_client::{ClientConfig, Cluster, PolicyName};
 use vstack_core::node::NodeHealth;
 
 use super::own_cluster::OwnCluster;
@@ -39,6 +39,7 @@ pub(crate) enum Choice {
 #[derive(Debug)]
 pub(crate) struct ClusterLink {
     choice: Choice,
+    policy: PolicyName,
     state: watch::Sender<ClusterState>,
     cluster: watch::Sender<Option<Cluster>>,
     stop: CancellationToken,
@@ -47,7 +48,7 @@ pub(crate) struct ClusterLink {
 
 impl ClusterLink {
     /// Starts to connect.
-    pub(crate) fn start(choice: Choice) -> Arc<Self> {
+    pub(crate) fn start(choice: Choice, policy: PolicyName) -> Arc<Self> {
         let state = ClusterState {
             phase: ClusterPhase::Starting,
             metadata_url: None,
@@ -61,6 +62,7 @@ impl ClusterLink {
         let (state, cluster) = (watch::Sender::new(state), watch::Sender::new(None));
         let link = Arc::new(Self {
             choice,
+            policy,
             state,
             cluster,
             stop,
@@ -159,7 +161,11 @@ impl ClusterLink {
 
     async fn connect(&self, url: &str) -> Option<Cluster> {
         while !self.stop.is_cancelled() {
-            match Cluster::connect(ClientConfig::new(url)).await {
+            let config = ClientConfig {
+                policy: self.policy,
+                ..ClientConfig::new(url)
+            };
+            match Cluster::connect(config).await {
                 Ok(cluster) => return Some(cluster),
                 Err(error) => self.tell_failure(error.into()),
             }

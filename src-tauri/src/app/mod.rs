@@ -155,7 +155,7 @@ fn set_up(app: &mut tauri::App, arguments: &Arguments) -> Result<(), Box<dyn std
         Some(url) => Choice::Named(url),
         None => Choice::Own(app.path().app_data_dir()?.join("cluster")),
     };
-    let link = ClusterLink::start(choice);
+    let link = ClusterLink::start(choice, arguments.policy);
     app.manage(Arc::clone(&link));
     app.manage(Arc::new(Posters::new(Arc::clone(&link))));
     let (_, surface, window) = window::open(app)?;

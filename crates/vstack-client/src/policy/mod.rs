@@ -19,6 +19,7 @@ pub mod seed;
 
 pub use failure::Failure;
 pub use measure::{NodeRecord, NodeRecords};
+pub use rank::Choice;
 pub use seed::{Seed, SeedConfig};
 
 /// A point on the caller's clock, or a length of time; microseconds.

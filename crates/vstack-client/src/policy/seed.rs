@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::measure::backoff;
-use super::rank::{Candidate, rank};
+use super::rank::{Candidate, Choice, rank};
 use super::{
     Action, AttemptId, CancelReason, ChunkSpec, DropReason, Fact, Failure, Micros, Need, NodeIndex,
     NodeRecords, Start,
@@ -28,6 +28,7 @@ const MANIFEST_READ_PERIOD: Micros = Micros::from_ms(2_000);
 /// The figures of the base policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SeedConfig {
+    pub choice: Choice,
     pub max_downloads: usize,
     /// Filling stops when this much lies ahead of the playhead.
     pub target: Micros,
@@ -42,6 +43,7 @@ pub struct SeedConfig {
 impl Default for SeedConfig {
     fn default() -> Self {
         Self {
+            choice: Choice::Score,
             max_downloads: 4,
             target: Micros::from_ms(30_000),
             low_water: Micros::from_ms(15_000),
@@ -400,6 +402,8 @@ impl Seed {
             return Err(chunk.search.ready_at);
         }
         let candidates = rank(
+            self.config.choice,
+            seq,
             &chunk.spec.replicas,
             records,
             &self.running_by_node(),
