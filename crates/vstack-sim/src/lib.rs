@@ -1,0 +1,3 @@
+//! ChunkPaxos put to the test: the same pure functions that the roles run, driven by machines.
+
+pub mod simulator;
