@@ -69,6 +69,7 @@ pub struct Store {
 struct Inner {
     shared: Arc<Shared>,
     requests: Mutex<Option<Sender<Request>>>,
+    /// None if the caller works the writer itself.
     writer: Option<JoinHandle<()>>,
     /// Held until the writer has ended.
     _lock: FolderLock,
@@ -98,13 +99,8 @@ impl Drop for Inner {
     }
 }
 
-impl Store {
-    /// Opens the data folder `folder`, formatting it if it is new. Its parent must exist.
-    ///
-    /// # Errors
-    /// [`StoreError::Locked`] with the pid that uses it; [`StoreError::BadFolder`] for one that is not ours or too new;
-    /// [`StoreError::Disk`].
-    pub fn open(folder: &Path, options: StoreOptions) -> Result<(Self, RecoveryReport), StoreError> {
+impl Inner {
+    fn open(folder: &Path, options: StoreOptions) -> Result<(Self, Writer, RecoveryReport), StoreError> {
         let Opened {
             shared,
             lock,
@@ -114,22 +110,45 @@ impl Store {
         let shared = Arc::new(shared);
         let (requests, waiting) = channel();
         let writer = Writer::new(Arc::clone(&shared), waiting, resume);
+        let inner = Self {
+            shared,
+            requests: Mutex::new(Some(requests)),
+            writer: None,
+            _lock: lock,
+        };
+        Ok((inner, writer, report))
+    }
+}
+
+impl Store {
+    /// Opens the data folder `folder`, formatting it if it is new. Its parent must exist.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] with the pid that uses it; [`StoreError::BadFolder`] for one that is not ours or too new;
+    /// [`StoreError::Disk`].
+    pub fn open(folder: &Path, options: StoreOptions) -> Result<(Self, RecoveryReport), StoreError> {
+        let (mut inner, writer, report) = Inner::open(folder, options)?;
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| DiskFault::new("start a writer for", folder, &error))?;
-        let inner = Inner {
-            shared,
-            requests: Mutex::new(Some(requests)),
-            writer: Some(writer),
-            _lock: lock,
-        };
+        inner.writer = Some(writer);
         Ok((
             Self {
                 inner: Arc::new(inner),
             },
             report,
         ))
+    }
+
+    /// As [`Store::open`], with the writer in the caller's hands.
+    pub(crate) fn open_with_writer(
+        folder: &Path,
+        options: StoreOptions,
+    ) -> Result<(Self, Writer, RecoveryReport), StoreError> {
+        let (inner, writer, report) = Inner::open(folder, options)?;
+        let inner = Arc::new(inner);
+        Ok((Self { inner }, writer, report))
     }
 
     /// Stores an object. `done` is called on the writer's thread once the outcome is known (it must not block); success

@@ -95,6 +95,16 @@ impl Writer {
         self.write_watermark();
     }
 
+    /// Decides and writes one batch of what waits; false if nothing does.
+    pub(crate) fn write_batch(&mut self) -> bool {
+        let Some(first) = self.waiting() else {
+            return false;
+        };
+        let batch = self.collect(first);
+        self.commit(batch);
+        true
+    }
+
     fn next(&mut self) -> Next {
         if let Some(request) = self.held.pop_front() {
             return Next::Request(request);
@@ -278,7 +288,7 @@ impl Writer {
     }
 
     /// Notes on disk that everything so far is durable, so that a later scan can tell rot from a torn tail.
-    fn write_watermark(&mut self) {
+    pub(crate) fn write_watermark(&mut self) {
         if !self.needs_watermark() {
             return;
         }
