@@ -27,6 +27,9 @@ const REPORT_LAG_MS: u64 = 200;
 const LONGEST_STRETCH_MS: u64 = 2_000;
 /// Controls fade away this long after the start of playback.
 const CONTROLS_HIDDEN_FROM_MS: u64 = 4_000;
+/// The picture that is kept shows this frame of the generated clip or a later one (30 a second): with software rendering
+/// the page paints itself up to 2 s after the video's first frame, and a picture without the node panel shows only half.
+const KEPT_FROM_FRAME: u64 = 90;
 
 pub(crate) struct Watch<'a> {
     player: Ended,
@@ -54,7 +57,7 @@ impl<'a> Watch<'a> {
         })
     }
 
-    /// Two frame numbers, the second one higher. `player.png` is the picture of the second.
+    /// Two frame numbers, the second one higher and well after the start. `player.png` is the picture of the second.
     pub(crate) fn until_it_plays(&mut self) -> Result<(u64, u64)> {
         let mut first = None;
         loop {
@@ -62,7 +65,7 @@ impl<'a> Watch<'a> {
             let (readable, answer) = self.vstack.ask(&["read-frame", text(&picture)?])?;
             let frame = answer["frame"].as_u64().filter(|_| readable);
             match (first, frame) {
-                (Some(earlier), Some(later)) if later > earlier => {
+                (Some(earlier), Some(later)) if later > earlier && later >= KEPT_FROM_FRAME => {
                     self.keep(&picture)?;
                     return Ok((earlier, later));
                 }
