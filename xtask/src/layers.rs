@@ -103,7 +103,8 @@ fn arrows_of<'a>(package: &'a Value, names: &[&str]) -> Vec<Arrow<'a>> {
     let dependencies = package["dependencies"].as_array().into_iter().flatten();
     let arrow = |dependency: &'a Value| {
         let to = dependency["name"].as_str()?;
-        names.contains(&to).then(|| Arrow {
+        // A crate's tests may ask for a feature of the crate itself.
+        (to != from && names.contains(&to)).then(|| Arrow {
             from,
             to,
             in_tests: dependency["kind"] == "dev",

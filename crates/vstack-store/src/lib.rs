@@ -25,6 +25,8 @@ mod recover;
 mod request;
 mod scan;
 mod shared;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod stepped;
 mod store;
 pub mod superblock;

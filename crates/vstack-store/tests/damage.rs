@@ -12,6 +12,7 @@ use bytes::Bytes;
 use vstack_core::ballot::Ballot;
 use vstack_core::id::ChunkId;
 use vstack_store::record::{HEADER_LEN, RecordHeader, RecordKind};
+use vstack_store::sim::SimDisk;
 use vstack_store::superblock::{SUPERBLOCK_HEADER_LEN, SuperblockHeader};
 use vstack_store::{
     AdoptRequest, DeleteReason, ErrorKind, PutRequest, RecoveryReport, SkipReason, Store, StoreError,
@@ -19,19 +20,18 @@ use vstack_store::{
 };
 
 mod common;
-use common::crash_disk::CrashDisk;
 use common::{Folder, bytes_of, chunk, copy_folder, test_options};
 
 const SUPERBLOCK: &str = "/disk/node/data/superblock_000000.dat";
 
-fn options(disk: &CrashDisk) -> StoreOptions {
+fn options(disk: &SimDisk) -> StoreOptions {
     StoreOptions {
         disk: Arc::new(disk.clone()),
         ..test_options()
     }
 }
 
-fn open(disk: &CrashDisk) -> (Store, RecoveryReport) {
+fn open(disk: &SimDisk) -> (Store, RecoveryReport) {
     Store::open(Path::new("/disk/node"), options(disk)).expect("a damaged folder opens")
 }
 
@@ -39,8 +39,8 @@ fn open(disk: &CrashDisk) -> (Store, RecoveryReport) {
 type Expected = Vec<(ChunkId, Ballot, Option<Vec<u8>>)>;
 
 /// A disk with one small superblock that has a record of each kind, closed in order.
-fn small_disk() -> (CrashDisk, Expected) {
-    let disk = CrashDisk::default();
+fn small_disk() -> (SimDisk, Expected) {
+    let disk = SimDisk::default();
     let (store, _) = open(&disk);
     let put = |seq: u32, size: usize| {
         store
@@ -141,7 +141,7 @@ fn in_padding(records: &[Layout], at: usize) -> bool {
 #[test]
 fn the_small_superblock_has_a_record_of_each_kind_that_an_open_one_can_have() {
     let (disk, _) = small_disk();
-    let kinds: Vec<_> = layout(&disk.read(Path::new(SUPERBLOCK)))
+    let kinds: Vec<_> = layout(&disk.read(Path::new(SUPERBLOCK)).expect("it is there"))
         .iter()
         .map(|record| record.header.kind)
         .collect();
@@ -179,7 +179,7 @@ fn check_objects(
 }
 
 /// Turns a bit of byte `at` over and says what must have become of each object.
-fn check_flip(disk: &CrashDisk, file: &[u8], records: &[Layout], expected: &Expected, at: usize) {
+fn check_flip(disk: &SimDisk, file: &[u8], records: &[Layout], expected: &Expected, at: usize) {
     let what = format!("bit of byte {at}");
     let mut damaged = file.to_vec();
     damaged[at] ^= 1 << (at % 8);
@@ -225,7 +225,7 @@ fn check_flip(disk: &CrashDisk, file: &[u8], records: &[Layout], expected: &Expe
 #[test]
 fn a_turned_bit_anywhere_harms_only_the_object_it_is_in() {
     let (disk, expected) = small_disk();
-    let file = disk.read(Path::new(SUPERBLOCK));
+    let file = disk.read(Path::new(SUPERBLOCK)).expect("it is there");
     let records = layout(&file);
     // The tombstone is the exception: without it the object is there again, and the report says that a record is lost.
     let tombstone = records
@@ -253,7 +253,7 @@ fn a_turned_bit_anywhere_harms_only_the_object_it_is_in() {
 #[test]
 fn a_file_cut_anywhere_keeps_what_is_whole_and_takes_new_writes() {
     let (disk, expected) = small_disk();
-    let file = disk.read(Path::new(SUPERBLOCK));
+    let file = disk.read(Path::new(SUPERBLOCK)).expect("it is there");
     let records = layout(&file);
     for len in (0..=file.len()).filter(|len| !in_padding(&records, *len) || len % 61 == 0) {
         let what = format!("cut to {len}");
@@ -297,7 +297,7 @@ fn a_file_cut_anywhere_keeps_what_is_whole_and_takes_new_writes() {
 #[test]
 fn a_lost_block_in_the_middle_is_a_hole_and_nothing_after_it_is_lost() {
     let (disk, expected) = small_disk();
-    let file = disk.read(Path::new(SUPERBLOCK));
+    let file = disk.read(Path::new(SUPERBLOCK)).expect("it is there");
     let records = layout(&file);
     for block in 1..file.len() / 4096 {
         for filler in [0x00, 0xff, 0x56] {

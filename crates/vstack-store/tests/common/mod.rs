@@ -1,14 +1,16 @@
 //! What the store's tests share: a folder that can be opened again, names, and bytes that can be made again.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
-
-pub mod crash_disk;
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    reason = "each test file uses its part"
+)]
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use uuid::Uuid;
-use vstack_core::id::{ChunkId, VideoId};
+pub use vstack_store::sim::{bytes_of, chunk};
 use vstack_store::{RecoveryReport, Reserve, Store, StoreError, StoreOptions};
 
 /// A data folder that goes when the test ends.
@@ -82,22 +84,6 @@ pub fn test_options() -> StoreOptions {
         reserve: Reserve::Bytes(0),
         ..StoreOptions::default()
     }
-}
-
-pub fn chunk(seq: u32) -> ChunkId {
-    ChunkId::media(VideoId(Uuid::from_u128(0x3b24_1101)), seq)
-}
-
-/// The same bytes for the same seed.
-pub fn bytes_of(seed: u32, len: usize) -> Vec<u8> {
-    let mut state = u64::from(seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[3]
-    };
-    (0..len).map(|_| next()).collect()
 }
 
 /// Waits for a condition.
