@@ -9,10 +9,10 @@ use vstack_core::ballot::Ballot;
 use vstack_store::{PutRequest, SteppedStore, StoreOptions};
 
 mod common;
-use common::crash_disk::CrashDisk;
 use common::{bytes_of, chunk, test_options};
+use vstack_store::sim::SimDisk;
 
-fn open(disk: &CrashDisk) -> SteppedStore {
+fn open(disk: &SimDisk) -> SteppedStore {
     let options = StoreOptions {
         disk: Arc::new(disk.clone()),
         ..test_options()
@@ -24,7 +24,7 @@ fn open(disk: &CrashDisk) -> SteppedStore {
 
 #[test]
 fn what_waits_becomes_one_batch_when_the_writer_is_told_to_work() {
-    let disk = CrashDisk::default();
+    let disk = SimDisk::default();
     let mut stepped = open(&disk);
     let answered = Arc::new(AtomicUsize::new(0));
     for seq in 0..5 {
@@ -43,9 +43,9 @@ fn what_waits_becomes_one_batch_when_the_writer_is_told_to_work() {
     assert_eq!(stepped.store().stats().batches, 1);
     assert!(!stepped.write_batch(), "nothing waits");
     stepped.idle();
-    let operations = disk.operations();
+    let operations = disk.calls();
     stepped.idle();
-    assert_eq!(disk.operations(), operations, "one watermark is enough");
+    assert_eq!(disk.calls(), operations, "one watermark is enough");
     drop(stepped);
     let stepped = open(&disk);
     assert_eq!(
