@@ -29,6 +29,8 @@ pub const MAX_BATCH_CHUNKS: usize = 256;
 pub const REPLICA_COUNT: usize = 3;
 /// Copies that a write is content with when the cluster has nodes enough but some are down.
 pub const REPLICA_MIN_ACK: usize = 2;
+/// Shards that a write is content with: one more than a read needs, so that the next lost disk loses no chunk.
+pub const SHARD_MIN_ACK: usize = 4;
 /// Chunks of one upload that are being stored at the same time.
 pub const UPLOAD_CHUNKS_IN_FLIGHT: usize = 5;
 

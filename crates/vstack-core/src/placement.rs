@@ -4,10 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::ballot::Ballot;
 use crate::digest::{ChunkDigest, Sha256Digest};
-use crate::id::{ChunkId, Incarnation, NodeId};
+use crate::id::{ChunkId, Incarnation, NodeId, SHARD_COUNT};
+use crate::limits::{REPLICA_COUNT, REPLICA_MIN_ACK, SHARD_MIN_ACK};
+use crate::paxos::Target;
 
 /// How a chunk is protected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Scheme {
     /// Full copies.
     #[serde(rename = "rep")]
@@ -15,6 +17,27 @@ pub enum Scheme {
     /// Reed-Solomon, 3 data and 2 parity shards.
     #[serde(rename = "rs(3,2)")]
     Erasure,
+}
+
+impl Scheme {
+    /// Parts of a fully protected chunk.
+    #[must_use]
+    pub const fn part_count(self) -> usize {
+        match self {
+            Self::Replicated => REPLICA_COUNT,
+            Self::Erasure => SHARD_COUNT as usize,
+        }
+    }
+
+    /// Fewest parts that may be decided. Exactly the three shards that a read needs would be lost with the next disk,
+    /// so that an erasure-coded chunk wants one more.
+    #[must_use]
+    pub const fn least_parts(self) -> usize {
+        match self {
+            Self::Replicated => REPLICA_MIN_ACK,
+            Self::Erasure => SHARD_MIN_ACK,
+        }
+    }
 }
 
 /// One stored object of a placement.
@@ -30,6 +53,17 @@ pub struct Part {
     #[serde(rename = "hash")]
     pub sha256: Sha256Digest,
     pub leaf_root: Sha256Digest,
+}
+
+impl Part {
+    /// Where the part is, and which part.
+    #[must_use]
+    pub const fn target(&self) -> Target {
+        Target {
+            node: self.node,
+            shard: self.shard,
+        }
+    }
 }
 
 /// What COMMIT decides about a chunk: `accepted_value` of its row.

@@ -5,9 +5,9 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row as SqlRow, params};
 use vstack_core::ballot::Ballot;
-use vstack_core::id::{ChunkId, NodeId};
-use vstack_core::paxos::OpenKind;
+use vstack_core::id::ChunkId;
 use vstack_core::paxos::master::{Accepted, Garbage, OpenBallot, Row};
+use vstack_core::paxos::{OpenKind, Target};
 use vstack_core::time::UnixMillis;
 
 use crate::codec::{Place, RowSum, ballot_column, from_word, json_column, signed};
@@ -132,7 +132,7 @@ impl RawRow {
             base: place.ballot(base)?,
             kind: from_word::<OpenKind>(place, kind)?,
             owner: owner.clone(),
-            nodes: place.json::<Vec<NodeId>>(nodes)?,
+            nodes: place.json::<Vec<Target>>(nodes)?,
             min_ack: place.small(min_ack)?,
             until: UnixMillis(place.unsigned(until)?),
         }))

@@ -10,8 +10,8 @@ use support::{Catalogue, T0, commit_of, digest, life, node, open_of, video};
 use vstack_core::ballot::Ballot;
 use vstack_core::id::{ChunkId, NodeId};
 use vstack_core::limits::OPEN_LEASE_MS;
-use vstack_core::paxos::OpenKind;
-use vstack_core::paxos::master::{self, Garbage, OpenRequest, Row};
+use vstack_core::paxos::master::{self, Garbage, Knowledge, OpenRequest, Row};
+use vstack_core::paxos::{OpenKind, Target};
 use vstack_meta::{Cmd, Collectable, MetaStore};
 
 #[derive(Debug, Clone)]
@@ -79,11 +79,12 @@ impl Model {
             kind: command.kind,
             owner: command.owner.clone(),
             expect_epoch: None,
-            nodes: command.nodes.clone(),
+            nodes: command.nodes.iter().copied().map(Target::whole).collect(),
             min_ack: command.min_ack,
             generation,
             now: command.now,
             lease_ms: OPEN_LEASE_MS,
+            knowledge: Knowledge::Complete,
         };
         let opened = master::open(command.chunk, &self.row(command.chunk), &request).ok()?;
         self.garbage.extend(opened.garbage);
@@ -122,6 +123,7 @@ impl Model {
             generation,
             now: T0,
             lease_ms: 0,
+            knowledge: Knowledge::Complete,
         };
         for (&chunk, row) in &mut self.rows {
             let deleted = master::delete(chunk, row, &request).expect("a deletion always goes");

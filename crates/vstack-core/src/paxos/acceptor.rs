@@ -1,4 +1,4 @@
-//! A storage node's side of ChunkPaxos: what it does with ACCEPT, ADOPT and DELETE.
+//! A storage node's side of ChunkPaxos: what it does with PREPARE, ACCEPT, ADOPT and DELETE_OBJ.
 //!
 //! Objects are write-once and named by ballot, so that the bytes are the only state that must last. The [`Fence`] is
 //! what the node promised in this life of its process: it makes an overtaken proposer give up early, and no rule of
@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{DeleteOrder, Grant};
+use super::{DeleteOrder, Grant, Held, Promise};
 use crate::ballot::Ballot;
 use crate::digest::{ChunkDigest, Sha256Digest};
 use crate::id::{ChunkId, NodeId};
@@ -96,14 +96,40 @@ impl Fence {
         if grant.chunk_id.whole() != object.whole() || grant.ballot.is_plain() {
             return Err(Refusal::OtherObject);
         }
-        if !grant.nodes.contains(&me) {
-            return Err(Refusal::NotGranted);
+        let target = grant.target_on(me).ok_or(Refusal::NotGranted)?;
+        if target.object(grant.chunk_id) != object {
+            return Err(Refusal::OtherObject);
         }
-        let promised = self.promised(object).max(stored);
+        self.promise(grant, stored)
+    }
+
+    /// Message 2, PREPARE, of a verified grant: promises its ballot and tells what is held of the chunk. It may come
+    /// to a node that the grant does not name, for that node's sake alone: what an overtaken proposer still sends there
+    /// is refused from now on.
+    ///
+    /// # Errors
+    /// A higher ballot was promised or is stored.
+    pub fn prepare(&mut self, grant: &Grant, me: NodeId, objects: Vec<Held>) -> Result<Promise, Refusal> {
+        let of_chunk = |held: &Held| held.object.whole() == grant.chunk_id.whole();
+        if grant.ballot.is_plain() || !objects.iter().all(of_chunk) {
+            return Err(Refusal::OtherObject);
+        }
+        let stored = objects.iter().map(|held| held.ballot).max().unwrap_or_default();
+        self.promise(grant, stored)?;
+        Ok(Promise {
+            chunk_id: grant.chunk_id,
+            ballot: grant.ballot,
+            node: me,
+            objects,
+        })
+    }
+
+    fn promise(&mut self, grant: &Grant, stored: Ballot) -> Result<(), Refusal> {
+        let promised = self.promised(grant.chunk_id).max(stored);
         if grant.ballot < promised {
             return Err(Refusal::Fenced { promised });
         }
-        self.raise(object, grant.ballot);
+        self.raise(grant.chunk_id, grant.ballot);
         Ok(())
     }
 
@@ -255,6 +281,38 @@ mod tests {
             })
         );
         assert_eq!(admit(&mut fence, 6), Ok(()));
+    }
+
+    #[test]
+    fn a_promise_tells_what_is_held_and_fences_lower_ballots() {
+        let mut fence = Fence::default();
+        let held = Held {
+            object: chunk(),
+            ballot: Ballot::from_number(4),
+            digest: ChunkDigest::of(b"bytes"),
+        };
+        let promise = fence.prepare(&grant(6, ME), ME, vec![held]).unwrap();
+        assert_eq!((promise.node, promise.objects), (ME, vec![held]));
+        assert!(matches!(admit(&mut fence, 5), Err(Refusal::Fenced { .. })));
+        assert_eq!(admit(&mut fence, 6), Ok(()));
+        // A node of the replaced ballot is fenced although the new grant does not name it.
+        let elsewhere = grant(7, NodeId(Uuid::from_u128(2)));
+        assert!(fence.prepare(&elsewhere, ME, Vec::new()).is_ok());
+        assert!(matches!(admit(&mut fence, 6), Err(Refusal::Fenced { .. })));
+        assert!(fence.prepare(&grant(6, ME), ME, Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_grant_for_a_shard_admits_that_shard_alone() {
+        let key = ClusterKey::from_bytes(&[7; 32]).unwrap().grant_key();
+        let ballots = (Ballot::from_number(5), Ballot::PLAIN);
+        let target = crate::paxos::Target::shard(ME, 3);
+        let grant = Grant::signed(&key, chunk(), ballots, [target], 4, UnixMillis(0));
+        let admit = |object| Fence::default().admit(&grant, object, ME, Ballot::PLAIN);
+        assert_eq!(admit(chunk().with_shard(3).unwrap()), Ok(()));
+        for other in [chunk(), chunk().with_shard(2).unwrap()] {
+            assert_eq!(admit(other), Err(Refusal::OtherObject));
+        }
     }
 
     #[test]

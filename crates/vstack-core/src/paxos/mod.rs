@@ -12,11 +12,22 @@
 //!   committed names it.
 //! - **R4** a receipt is given only when bytes and name are durable.
 //! - **R5** objects are named by ballot, write-once, never reused.
+//!
+//! What one actor can see of them is asserted where it acts, in production too. What only an observer of the whole
+//! cluster can see is the oracle of the model and the simulator: every part that a committed value names is durable on
+//! its node (I1), epochs only grow and a deletion is final (I2), no order to delete names a committed part (I3), a value
+//! has the bytes that were acknowledged (I4), every receipt that a COMMIT counted stands for durable bytes (I5).
+//!
+//! Where to look: [`master`] OPEN, COMMIT, DELETE, INVENTORY and what a restored catalogue learns again; [`acceptor`]
+//! PREPARE, ACCEPT, ADOPT, DELETE_OBJ; [`proposer`] upload, repair and conversion with their retries; [`trace`] the
+//! form in which a run of the protocol is told.
 
 pub mod acceptor;
 pub mod master;
 pub mod proposer;
+mod target;
 mod token;
+pub mod trace;
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +37,7 @@ use crate::id::{ChunkId, Incarnation, NodeId};
 use crate::keys::{Canonical, DerivedKey, Mac};
 use crate::time::UnixMillis;
 
+pub use target::Target;
 pub use token::BadToken;
 
 /// Why a ballot is opened.
@@ -60,7 +72,9 @@ pub struct Grant {
     pub ballot: Ballot,
     /// Epoch of the placement that this ballot was opened on; 0 when there is none.
     pub base: Ballot,
-    pub nodes: Vec<NodeId>,
+    /// The nodes that may take a part, each with the part that it may take.
+    pub nodes: Vec<Target>,
+    /// Fewest parts of the placement that this ballot may decide, carried-over ones included.
     pub min_ack: u8,
     /// Until then the catalogue keeps other owners away. Liveness only.
     pub until: UnixMillis,
@@ -68,16 +82,17 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Signs a grant.
+    /// Signs a grant. A plain node id among `nodes` stands for a full copy there.
     #[must_use]
     pub fn signed(
         key: &DerivedKey,
         chunk_id: ChunkId,
         (ballot, base): (Ballot, Ballot),
-        nodes: Vec<NodeId>,
+        nodes: impl IntoIterator<Item = impl Into<Target>>,
         min_ack: u8,
         until: UnixMillis,
     ) -> Self {
+        let nodes: Vec<Target> = nodes.into_iter().map(Into::into).collect();
         let message = Self::canonical(chunk_id, (ballot, base), &nodes, min_ack, until);
         Self {
             chunk_id,
@@ -106,11 +121,11 @@ impl Grant {
     fn canonical(
         chunk_id: ChunkId,
         (ballot, base): (Ballot, Ballot),
-        nodes: &[NodeId],
+        nodes: &[Target],
         min_ack: u8,
         until: UnixMillis,
     ) -> Canonical {
-        let head = Canonical::new("vstack.grant.1")
+        let head = Canonical::new("vstack.grant.2")
             .chunk(chunk_id)
             .ballot(ballot)
             .ballot(base);
@@ -118,8 +133,48 @@ impl Grant {
             .number(min_ack.into())
             .number(until.0)
             .number(nodes.len() as u64);
-        nodes.iter().fold(head, |message, node| message.uuid(node.0))
+        nodes.iter().fold(head, |message, target| {
+            let shard = target.shard.map_or(WHOLE_CHUNK, u64::from);
+            message.uuid(target.node.0).number(shard)
+        })
     }
+
+    /// The part that `node` may take under this grant.
+    #[must_use]
+    pub fn target_on(&self, node: NodeId) -> Option<Target> {
+        self.nodes.iter().copied().find(|target| target.node == node)
+    }
+}
+
+/// Stands in a grant's signature for a full copy; no shard has this number.
+const WHOLE_CHUNK: u64 = 255;
+
+/// A ballot that a newer OPEN replaced. Its nodes may hold bytes already, which the new one's proposer asks for with
+/// PREPARE and then adopts instead of sending them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    pub ballot: Ballot,
+    pub nodes: Vec<Target>,
+}
+
+/// A node's answer to PREPARE: it takes nothing of a lower ballot any more (as long as its process lives), and this
+/// is what it holds of the chunk. No rule of safety reads it, so it carries no signature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promise {
+    pub chunk_id: ChunkId,
+    pub ballot: Ballot,
+    pub node: NodeId,
+    pub objects: Vec<Held>,
+}
+
+/// One object on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// A whole chunk, or a shard.
+    pub object: ChunkId,
+    pub ballot: Ballot,
+    #[serde(flatten)]
+    pub digest: ChunkDigest,
 }
 
 /// A node's word that it holds an object durably. Binds the incarnation, never the boot epoch: a restart must not kill
@@ -145,6 +200,8 @@ impl Receipt {
         (node, incarnation): (NodeId, Incarnation),
         digest: ChunkDigest,
     ) -> Self {
+        // R2: what a plain client wrote counts only after it was adopted under a ballot.
+        assert!(!ballot.is_plain(), "no receipt is given for ballot 0");
         let message = Self::canonical((chunk_id, ballot), (node, incarnation), &digest);
         Self {
             chunk_id,
@@ -248,11 +305,12 @@ mod tests {
     #[test]
     fn a_grant_with_any_field_changed_is_refused() {
         assert!(grant().verifies(&key()));
-        let changes: [fn(&mut Grant); 6] = [
+        let changes: [fn(&mut Grant); 7] = [
             |grant| grant.chunk_id = ChunkId::media(VideoId(Uuid::from_u128(1)), 4),
             |grant| grant.ballot = Ballot::from_number(10),
             |grant| grant.base = Ballot::from_number(1),
             |grant| grant.nodes.truncate(1),
+            |grant| grant.nodes[0].shard = Some(0),
             |grant| grant.min_ack = 1,
             |grant| grant.until = UnixMillis(6),
         ];

@@ -7,8 +7,8 @@ use vstack_core::ballot::Ballot;
 use vstack_core::id::{ChunkId, ChunkKind, Incarnation, NodeId, SHARD_COUNT};
 use vstack_core::limits::{COLLECT_GRACE_MS, OPEN_LEASE_MS, REPLICA_COUNT};
 use vstack_core::manifest::{MediaFacts, VideoStatus};
-use vstack_core::paxos::OpenKind;
-use vstack_core::paxos::master::{self, Garbage, OpenRequest};
+use vstack_core::paxos::master::{self, Garbage, Knowledge, OpenRequest};
+use vstack_core::paxos::{OpenKind, Target};
 use vstack_core::placement::{Part, Placement, Scheme};
 use vstack_core::time::UnixMillis;
 
@@ -31,11 +31,12 @@ pub(super) fn open(connection: &Connection, command: &OpenChunk) -> Result<Opene
         kind: command.kind,
         owner: command.owner.clone(),
         expect_epoch: command.expect_epoch,
-        nodes: command.nodes.clone(),
+        nodes: command.nodes.iter().copied().map(Target::whole).collect(),
         min_ack: command.min_ack,
         generation: generation(connection)?,
         now: command.now,
         lease_ms: OPEN_LEASE_MS,
+        knowledge: Knowledge::Complete,
     };
     let opened = master::open(command.chunk, &row, &request)?;
     rows::write_row(connection, command.chunk, row.promised, &opened.row)?;
@@ -79,7 +80,7 @@ pub(super) fn commit(connection: &Connection, command: &CommitChunk) -> Result<C
         command.ballot,
         &command.value,
         &command.witnesses,
-        |node| live.get(&node).copied(),
+        |node: NodeId| live.get(&node).copied(),
     )?;
     if !decided.replayed {
         let video = video_of(connection, chunk)?;

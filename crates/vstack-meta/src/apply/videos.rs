@@ -5,7 +5,7 @@ use vstack_core::id::{ChunkId, ChunkKind, VideoId};
 use vstack_core::limits::COLLECT_GRACE_MS;
 use vstack_core::manifest::{Container, VideoStatus, ms_to_seconds};
 use vstack_core::paxos::OpenKind;
-use vstack_core::paxos::master::{self, OpenRequest};
+use vstack_core::paxos::master::{self, Knowledge, OpenRequest};
 use vstack_core::time::UnixMillis;
 
 use super::chunks::write_facts;
@@ -223,6 +223,7 @@ fn kill(kind: OpenKind, connection: &Connection, now: UnixMillis) -> Result<Open
         generation: generation(connection)?,
         now,
         lease_ms: 0,
+        knowledge: Knowledge::Complete,
     })
 }
 

@@ -185,7 +185,7 @@ impl Driver<'_> {
 
     fn message(&self, output: Output) -> Option<BoxFuture<'static, Event>> {
         Some(match output {
-            Output::Open { exclude, min_ack } => {
+            Output::Open { exclude, min_ack, .. } => {
                 let item = OpenItem {
                     chunk_id: self.chunk.id,
                     kind: OpenKind::Upload,
@@ -195,6 +195,21 @@ impl Driver<'_> {
                 };
                 let opens = self.placer.opens.clone();
                 Box::pin(async move { open_event(opens.call(item).await) })
+            }
+            // Nobody asks while grants do not tell of replaced ballots; the proposer then sends the bytes.
+            Output::Prepare { node, grant } => {
+                let failure = Failure::Permanent {
+                    reason: "it was not asked what it holds".to_owned(),
+                };
+                let ballot = grant.ballot;
+                Box::pin(async move {
+                    Input::StoreFailed {
+                        node,
+                        ballot,
+                        failure,
+                    }
+                    .into()
+                })
             }
             Output::Accept { node, grant } => self.store(node, grant, None),
             Output::Adopt { node, grant, from } => self.store(node, grant, Some(from)),
@@ -260,8 +275,17 @@ impl Driver<'_> {
 fn open_event(result: Result<Opened, Problem>) -> Event {
     match result {
         Ok(opened) => Event {
-            node_urls: opened.grant.nodes.iter().copied().zip(opened.node_urls).collect(),
-            input: Input::Granted(opened.grant),
+            node_urls: opened
+                .grant
+                .nodes
+                .iter()
+                .map(|target| target.node)
+                .zip(opened.node_urls)
+                .collect(),
+            input: Input::Granted {
+                grant: opened.grant,
+                replaced: None,
+            },
         },
         Err(problem) => Input::OpenFailed(catalogue_failure(problem)).into(),
     }

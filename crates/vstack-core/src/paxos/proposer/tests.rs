@@ -3,9 +3,10 @@
 use super::*;
 use crate::id::{Incarnation, VideoId};
 use crate::keys::ClusterKey;
-use crate::paxos::OpenKind;
 use crate::paxos::acceptor::{self, Fence, Object, Refusal, Verdict};
-use crate::paxos::master::{self, Conflict, OpenRequest, Row, Value, Witness};
+use crate::paxos::master::{self, Conflict, Knowledge, OpenRequest, Row, Value, Witness};
+use crate::paxos::{Held, Target};
+use crate::placement::Placement;
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -35,7 +36,7 @@ fn receipt(node: NodeId, ballot: Ballot, digest: ChunkDigest) -> Receipt {
 }
 
 fn grant(ballot: u64, nodes: &[u128], min_ack: u8) -> Grant {
-    let nodes = nodes.iter().copied().map(node).collect();
+    let nodes = nodes.iter().copied().map(node);
     let ballots = (Ballot::from_number(ballot), Ballot::PLAIN);
     Grant::signed(
         &key().grant_key(),
@@ -45,6 +46,14 @@ fn grant(ballot: u64, nodes: &[u128], min_ack: u8) -> Grant {
         min_ack,
         UnixMillis(0),
     )
+}
+
+/// The answer to an OPEN that replaced no ballot.
+fn granted(grant: Grant) -> Input {
+    Input::Granted {
+        grant,
+        replaced: None,
+    }
 }
 
 fn bytes() -> ChunkDigest {
@@ -63,13 +72,7 @@ impl Script {
             proposer: Proposer::new(chunk(), bytes(), 1),
             now: UnixMillis(0),
         };
-        assert_eq!(
-            script.give(Input::Start),
-            [Output::Open {
-                exclude: BTreeSet::new(),
-                min_ack: 3
-            }]
-        );
+        assert_eq!(script.give(Input::Start), [excluded(&[], 3)]);
         script
     }
 
@@ -133,6 +136,9 @@ impl Script {
 
 fn excluded(numbers: &[u128], min_ack: u8) -> Output {
     Output::Open {
+        kind: OpenKind::Upload,
+        expect_epoch: None,
+        parts: vec![None; 3],
         exclude: numbers.iter().copied().map(node).collect(),
         min_ack,
     }
@@ -141,7 +147,7 @@ fn excluded(numbers: &[u128], min_ack: u8) -> Output {
 #[test]
 fn three_answers_lead_to_one_commit() {
     let mut script = Script::new();
-    assert_eq!(script.give(Input::Granted(grant(5, &[1, 2, 3], 3))).len(), 3);
+    assert_eq!(script.give(granted(grant(5, &[1, 2, 3], 3))).len(), 3);
     assert_eq!(script.stored(1, 5), []);
     assert_eq!(script.stored(1, 5), [], "a repeat counts once");
     assert_eq!(script.stored(2, 5), []);
@@ -171,13 +177,13 @@ fn three_answers_lead_to_one_commit() {
 #[test]
 fn a_silent_node_gets_the_same_ballot_three_times_more_and_is_then_replaced() {
     let mut script = Script::new();
-    script.give(Input::Granted(grant(5, &[1, 2, 3], 3)));
+    script.give(granted(grant(5, &[1, 2, 3], 3)));
     script.stored(1, 5);
     script.stored(2, 5);
     let gave_up = script.exhaust(3, 5);
     assert!(matches!(&gave_up[0], Output::GaveUpOn { node: lost, .. } if *lost == node(3)));
     assert_eq!(gave_up[1..], [excluded(&[3], 3)]);
-    let sends = script.give(Input::Granted(grant(6, &[1, 2, 4], 3)));
+    let sends = script.give(granted(grant(6, &[1, 2, 4], 3)));
     let from = Ballot::from_number(5);
     assert!(
         matches!(&sends[0], Output::Adopt { node: holder, from: held, .. } if *holder == node(1) && *held == from)
@@ -188,7 +194,7 @@ fn a_silent_node_gets_the_same_ballot_three_times_more_and_is_then_replaced() {
 #[test]
 fn two_copies_are_the_last_resort_and_count_as_under_replicated() {
     let mut script = Script::new();
-    script.give(Input::Granted(grant(5, &[1, 2, 3], 3)));
+    script.give(granted(grant(5, &[1, 2, 3], 3)));
     script.stored(1, 5);
     script.stored(2, 5);
     script.exhaust(3, 5);
@@ -196,7 +202,7 @@ fn two_copies_are_the_last_resort_and_count_as_under_replicated() {
         reason: "2 healthy".into(),
     };
     assert_eq!(script.give(Input::OpenFailed(not_enough)), [excluded(&[3], 2)]);
-    script.give(Input::Granted(grant(7, &[1, 2], 2)));
+    script.give(granted(grant(7, &[1, 2], 2)));
     script.stored(1, 7);
     let commit = script.stored(2, 7);
     let [Output::Commit { value, .. }] = &commit[..] else {
@@ -219,11 +225,11 @@ fn two_copies_are_the_last_resort_and_count_as_under_replicated() {
 #[test]
 fn when_two_copies_cannot_be_had_the_chunk_fails_and_says_why() {
     let mut script = Script::new();
-    script.give(Input::Granted(grant(5, &[1, 2, 3], 3)));
+    script.give(granted(grant(5, &[1, 2, 3], 3)));
     script.stored(1, 5);
     script.exhaust(2, 5);
     script.exhaust(3, 5);
-    script.give(Input::Granted(grant(6, &[1, 4, 5], 3)));
+    script.give(granted(grant(6, &[1, 4, 5], 3)));
     script.stored(1, 6);
     script.exhaust(4, 6);
     assert_eq!(script.exhaust(5, 6)[1..], [excluded(&[2, 3, 4, 5], 2)]);
@@ -243,7 +249,7 @@ fn when_two_copies_cannot_be_had_the_chunk_fails_and_says_why() {
 #[test]
 fn receipts_of_another_ballot_or_node_or_for_other_bytes_never_count() {
     let mut script = Script::new();
-    script.give(Input::Granted(grant(5, &[1, 2, 3], 3)));
+    script.give(granted(grant(5, &[1, 2, 3], 3)));
     script.stored(1, 5);
     script.stored(2, 5);
     assert_eq!(script.stored(3, 4), []);
@@ -256,14 +262,14 @@ fn receipts_of_another_ballot_or_node_or_for_other_bytes_never_count() {
 #[test]
 fn an_object_that_was_collected_meanwhile_is_sent_again() {
     let mut script = Script::new();
-    script.give(Input::Granted(grant(5, &[1, 2, 3], 3)));
+    script.give(granted(grant(5, &[1, 2, 3], 3)));
     script.stored(1, 5);
     script.give(Input::StoreFailed {
         node: node(2),
         ballot: Ballot::from_number(5),
         failure: Failure::Fenced,
     });
-    script.give(Input::Granted(grant(6, &[1, 2, 3], 3)));
+    script.give(granted(grant(6, &[1, 2, 3], 3)));
     let (node, ballot) = (node(1), Ballot::from_number(6));
     let again = script.give(Input::StoreFailed {
         node,
@@ -282,7 +288,7 @@ fn an_object_that_was_collected_meanwhile_is_sent_again() {
 #[test]
 fn a_lost_commit_answer_makes_the_same_commit_again() {
     let mut script = Script::new();
-    script.give(Input::Granted(grant(5, &[1, 2, 3], 3)));
+    script.give(granted(grant(5, &[1, 2, 3], 3)));
     script.stored(1, 5);
     script.stored(2, 5);
     let commit = script.stored(3, 5);
@@ -326,6 +332,242 @@ fn a_chunk_that_somebody_committed_with_the_same_bytes_is_done() {
     };
     let failed = other.give(Input::OpenFailed(Failure::Decided(accepted)));
     assert!(matches!(&failed[..], [Output::Failed { .. }]), "{failed:?}");
+}
+
+fn resumed(grant: Grant, ballot: u64, nodes: &[u128]) -> Input {
+    let replaced = Replaced {
+        ballot: Ballot::from_number(ballot),
+        nodes: nodes.iter().map(|&number| Target::whole(node(number))).collect(),
+    };
+    Input::Granted {
+        grant,
+        replaced: Some(replaced),
+    }
+}
+
+fn promise(number: u128, ballot: u64, objects: &[(u64, &[u8])]) -> Input {
+    let held = |&(ballot, bytes): &(u64, &[u8])| Held {
+        object: chunk(),
+        ballot: Ballot::from_number(ballot),
+        digest: ChunkDigest::of(bytes),
+    };
+    Input::Promised(Promise {
+        chunk_id: chunk(),
+        ballot: Ballot::from_number(ballot),
+        node: node(number),
+        objects: objects.iter().map(held).collect(),
+    })
+}
+
+#[test]
+fn who_takes_over_asks_first_and_sends_only_what_is_not_there() {
+    let mut script = Script::new();
+    let asked = script.give(resumed(grant(6, &[1, 2, 4], 3), 5, &[1, 2, 3]));
+    let to: Vec<_> = asked
+        .iter()
+        .map(|output| match output {
+            Output::Prepare { node, .. } => *node,
+            other => unreachable!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        to,
+        [1, 2, 3, 4].map(node),
+        "the granted nodes and those of the replaced ballot"
+    );
+    let same = script.give(promise(1, 6, &[(5, b"bytes")]));
+    assert!(
+        matches!(&same[..], [Output::Adopt { from, .. }] if from.number() == 5),
+        "{same:?}"
+    );
+    let other = script.give(promise(2, 6, &[(5, b"other")]));
+    assert!(matches!(&other[..], [Output::Accept { .. }]), "{other:?}");
+    assert_eq!(
+        script.give(promise(3, 6, &[(5, b"bytes")])),
+        [],
+        "it was not granted"
+    );
+    let nothing = script.give(promise(4, 6, &[]));
+    assert!(matches!(&nothing[..], [Output::Accept { .. }]), "{nothing:?}");
+    assert_eq!(
+        script.give(promise(4, 6, &[])),
+        [],
+        "a repeat sends nothing again"
+    );
+    script.stored(1, 6);
+    script.stored(2, 6);
+    assert!(matches!(&script.stored(4, 6)[..], [Output::Commit { .. }]));
+}
+
+#[test]
+fn a_node_that_does_not_answer_prepare_gets_the_bytes_all_the_same() {
+    let mut script = Script::new();
+    script.give(resumed(grant(6, &[1, 2, 3], 3), 5, &[1, 2, 3]));
+    let pause = script.lost(1, 6);
+    assert!(matches!(&script.sleep(&pause)[..], [Output::Accept { .. }]));
+    let failure = Failure::Permanent {
+        reason: "what is PREPARE?".into(),
+    };
+    let (node, ballot) = (node(2), Ballot::from_number(6));
+    let accept = script.give(Input::StoreFailed {
+        node,
+        ballot,
+        failure,
+    });
+    assert!(matches!(&accept[..], [Output::Accept { .. }]), "{accept:?}");
+}
+
+#[test]
+fn the_own_earlier_ballot_needs_no_prepare() {
+    let mut script = Script::new();
+    script.give(granted(grant(5, &[1, 2, 3], 3)));
+    script.stored(1, 5);
+    script.stored(2, 5);
+    script.exhaust(3, 5);
+    let sends = script.give(resumed(grant(6, &[1, 2, 4], 3), 5, &[1, 2, 3]));
+    assert!(matches!(
+        &sends[..],
+        [Output::Adopt { .. }, Output::Adopt { .. }, Output::Accept { .. }]
+    ));
+}
+
+/// A chunk that is placed at epoch 5 on nodes 1, 2, 3.
+fn placed() -> Accepted {
+    let ballot = Ballot::from_number(5);
+    let value = Value::Placed(Placement::replicated(bytes(), ballot, &[1, 2, 3].map(node)));
+    Accepted { ballot, value }
+}
+
+fn begin(goal: Goal) -> (Script, Output) {
+    let mut script = Script {
+        proposer: Proposer::with_goal(chunk(), goal, 1),
+        now: UnixMillis(0),
+    };
+    let mut outputs = script.give(Input::Start);
+    (script, outputs.remove(0))
+}
+
+#[test]
+fn a_repair_keeps_what_is_well_and_places_the_rest() {
+    let lost = |part: &crate::placement::Part| part.node == node(2);
+    let goal = Goal::repair(&placed(), Contents::Whole(bytes()), lost).unwrap();
+    let (mut script, open) = begin(goal);
+    let expected = Output::Open {
+        kind: OpenKind::Repair,
+        expect_epoch: Some(Ballot::from_number(5)),
+        parts: vec![None],
+        exclude: [1, 3].map(node).into(),
+        min_ack: 3,
+    };
+    assert_eq!(open, expected);
+    let asked = script.give(granted(grant(8, &[4], 3)));
+    assert!(matches!(&asked[..], [Output::Prepare { .. }]), "{asked:?}");
+    script.give(promise(4, 8, &[]));
+    let commit = script.stored(4, 8);
+    let [Output::Commit { value, receipts, .. }] = &commit[..] else {
+        unreachable!("{commit:?}")
+    };
+    let named: Vec<_> = value
+        .parts
+        .iter()
+        .map(|part| (part.node, part.object_ballot.number()))
+        .collect();
+    assert_eq!(named, [(node(1), 5), (node(3), 5), (node(4), 8)]);
+    assert_eq!(receipts.len(), 1);
+}
+
+fn shard_digests() -> [ChunkDigest; 5] {
+    [0u8, 1, 2, 3, 4].map(|shard| ChunkDigest::of(&[shard]))
+}
+
+fn shard_receipt(shard: u8, ballot: u64) -> Input {
+    let node = node(u128::from(shard) + 1);
+    let object = (chunk().with_shard(shard).unwrap(), Ballot::from_number(ballot));
+    let digest = shard_digests()[usize::from(shard)];
+    Input::Stored(Receipt::signed(
+        &key().receipt_key(node),
+        object,
+        (node, life(node)),
+        digest,
+    ))
+}
+
+fn shard_grant(ballot: u64, min_ack: u8) -> Grant {
+    let ballots = (Ballot::from_number(ballot), Ballot::from_number(5));
+    let targets = (0..5).map(|shard| Target::shard(node(u128::from(shard) + 1), shard));
+    Grant::signed(
+        &key().grant_key(),
+        chunk(),
+        ballots,
+        targets,
+        min_ack,
+        UnixMillis(0),
+    )
+}
+
+#[test]
+fn a_conversion_wants_five_shards_then_others_then_four() {
+    let contents = Contents::Shards {
+        whole: bytes(),
+        shards: Box::new(shard_digests()),
+    };
+    let goal = Goal::convert(&placed(), contents.clone()).unwrap();
+    let asks = |outputs: &[Output], least: u8| {
+        let open = outputs.last().unwrap();
+        assert!(
+            matches!(open, Output::Open { kind: OpenKind::Convert, parts, min_ack, .. } if parts.len() == 5 && *min_ack == least),
+            "{open:?}"
+        );
+    };
+    let (mut script, open) = begin(goal);
+    asks(&[open], 5);
+    for (ballot, least) in [(8, 5), (9, 4)] {
+        script.give(Input::Granted {
+            grant: shard_grant(ballot, 5),
+            replaced: None,
+        });
+        for shard in 0..5 {
+            script.give(promise(shard + 1, ballot, &[(5, b"bytes")]));
+        }
+        for shard in 0..4 {
+            script.give(shard_receipt(shard, ballot));
+        }
+        let failure = Failure::Permanent {
+            reason: "full".into(),
+        };
+        let (node, ballot) = (node(5), Ballot::from_number(ballot));
+        let outputs = script.give(Input::StoreFailed {
+            node,
+            ballot,
+            failure,
+        });
+        asks(&outputs, least);
+    }
+    script.give(Input::Granted {
+        grant: shard_grant(10, 4),
+        replaced: None,
+    });
+    for shard in 0..4 {
+        assert_eq!(script.give(shard_receipt(shard, 10)), []);
+    }
+    let failure = Failure::Permanent {
+        reason: "full".into(),
+    };
+    let (node, ballot) = (node(5), Ballot::from_number(10));
+    let outputs = script.give(Input::StoreFailed {
+        node,
+        ballot,
+        failure,
+    });
+    assert!(
+        matches!(outputs.last(), Some(Output::Commit { value, .. }) if value.parts.len() == 4),
+        "{outputs:?}"
+    );
+    assert_eq!(
+        Goal::repair(&placed(), contents, |_| false),
+        None,
+        "another scheme is no repair"
+    );
 }
 
 /// A message on its way. Requests carry the proposer they come from.
@@ -397,14 +639,27 @@ impl World {
             reason: "lost".into(),
         };
         let (from, answer) = match message {
-            Message::Request(from, Output::Open { .. }) | Message::Answer(from, Input::Granted(_)) => {
+            Message::Request(from, Output::Open { .. }) | Message::Answer(from, Input::Granted { .. }) => {
                 (from, Input::OpenFailed(transient()))
             }
-            Message::Request(from, Output::Accept { node, grant } | Output::Adopt { node, grant, .. }) => (
+            Message::Request(
+                from,
+                Output::Prepare { node, grant }
+                | Output::Accept { node, grant }
+                | Output::Adopt { node, grant, .. },
+            ) => (
                 from,
                 Input::StoreFailed {
                     node,
                     ballot: grant.ballot,
+                    failure: transient(),
+                },
+            ),
+            Message::Answer(from, Input::Promised(promise)) => (
+                from,
+                Input::StoreFailed {
+                    node: promise.node,
+                    ballot: promise.ballot,
                     failure: transient(),
                 },
             ),
@@ -451,10 +706,11 @@ impl World {
                     }
                 }
             }
-            Message::Request(from, Output::Open { exclude, min_ack }) => {
+            Message::Request(from, Output::Open { exclude, min_ack, .. }) => {
                 let answer = self.open(from, &exclude, min_ack);
                 self.network.push(Message::Answer(from, answer));
             }
+            Message::Request(from, Output::Prepare { node, grant }) => self.prepare(from, node, &grant),
             Message::Request(from, Output::Accept { node, grant }) => self.store(from, node, &grant, None),
             Message::Request(
                 from,
@@ -500,12 +756,13 @@ impl World {
             kind: OpenKind::Upload,
             owner: from.to_string(),
             expect_epoch: None,
-            nodes: nodes.clone(),
+            nodes: nodes.iter().copied().map(Target::whole).collect(),
             min_ack,
             generation: 1,
             now: self.now,
             // Leases only make duels rare; here they shall be frequent.
             lease_ms: 0,
+            knowledge: Knowledge::Complete,
         };
         match master::open(chunk(), &self.row, &request) {
             Ok(opened) => {
@@ -513,7 +770,10 @@ impl World {
                 self.row = opened.row;
                 let ballots = (opened.ballot, Ballot::PLAIN);
                 let key = key().grant_key();
-                Input::Granted(Grant::signed(&key, chunk(), ballots, nodes, min_ack, self.now))
+                Input::Granted {
+                    grant: Grant::signed(&key, chunk(), ballots, nodes, min_ack, self.now),
+                    replaced: opened.replaced,
+                }
             }
             Err(Conflict::AlreadyCommitted { accepted }) => Input::OpenFailed(Failure::Decided(accepted)),
             Err(other) => Input::OpenFailed(Failure::Refused {
@@ -535,6 +795,26 @@ impl World {
         self.objects
             .get(&(node, ballot))
             .map_or(Object::Absent, |&digest| Object::Stored(digest))
+    }
+
+    fn prepare(&mut self, from: usize, node: NodeId, grant: &Grant) {
+        let held = self.objects.iter().filter(|((holder, _), _)| *holder == node);
+        let objects = held.map(|(&(_, ballot), &digest)| Held {
+            object: chunk(),
+            ballot,
+            digest,
+        });
+        let objects = objects.collect();
+        let fence = self.fences.get_mut(&node).unwrap();
+        let answer = match fence.prepare(grant, node, objects) {
+            Ok(promise) => Input::Promised(promise),
+            Err(_) => Input::StoreFailed {
+                node,
+                ballot: grant.ballot,
+                failure: Failure::Fenced,
+            },
+        };
+        self.network.push(Message::Answer(from, answer));
     }
 
     fn store(&mut self, from: usize, node: NodeId, grant: &Grant, source: Option<Ballot>) {
@@ -586,7 +866,7 @@ impl World {
             .into_iter()
             .map(|receipt| Witness::check(receipt, &key()).unwrap())
             .collect();
-        let live = |node| Some(life(node));
+        let live = |node: NodeId| Some(life(node));
         match master::commit(
             chunk(),
             &self.row,

@@ -1,8 +1,11 @@
 //! Rules R1 to R3 over one row, each with the attack that it stops.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::digest::ChunkDigest;
 use crate::id::VideoId;
+use crate::placement::Scheme;
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -32,11 +35,12 @@ fn request(kind: OpenKind, nodes: &[u128]) -> OpenRequest {
         kind,
         owner: "a".into(),
         expect_epoch: None,
-        nodes: nodes.iter().copied().map(node).collect(),
+        nodes: nodes.iter().map(|&number| Target::whole(node(number))).collect(),
         min_ack: u8::try_from(nodes.len()).unwrap(),
         generation: 1,
         now: UnixMillis(1_000),
         lease_ms: 60_000,
+        knowledge: Knowledge::Complete,
     }
 }
 
@@ -382,6 +386,248 @@ fn a_new_life_of_the_catalogue_never_grants_a_forgotten_ballot_again() {
         ..request(OpenKind::Upload, &[1, 2, 3])
     };
     assert!(open(chunk(), &Row::default(), &request).unwrap().ballot > forgotten.ballot);
+}
+
+fn shards(numbers: &[u8], ballot: Ballot) -> (Value, Vec<Witness>) {
+    let shard_bytes = |shard: u8| [b's', shard];
+    let part = |&shard: &u8| {
+        let digest = ChunkDigest::of(&shard_bytes(shard));
+        Part {
+            node: node(u128::from(shard) + 1),
+            object_ballot: ballot,
+            shard: Some(shard),
+            sha256: digest.sha256,
+            leaf_root: digest.leaf_root,
+        }
+    };
+    let placement = Placement {
+        scheme: Scheme::Erasure,
+        digest: ChunkDigest::of(b"bytes"),
+        parts: numbers.iter().map(part).collect(),
+    };
+    let witness = |&shard: &u8| {
+        let number = u128::from(shard) + 1;
+        let object = (chunk().with_shard(shard).unwrap(), ballot);
+        let key_of_node = key().receipt_key(node(number));
+        let digest = ChunkDigest::of(&shard_bytes(shard));
+        let life = (node(number), incarnation(number));
+        Witness::check(Receipt::signed(&key_of_node, object, life, digest), &key()).unwrap()
+    };
+    (Value::Placed(placement), numbers.iter().map(witness).collect())
+}
+
+/// A conversion to five shards, shard 0 on node 1 and so on.
+fn conversion(row: &Row) -> Opened {
+    let targets = (0..5).map(|shard| Target::shard(node(u128::from(shard) + 1), shard));
+    let request = OpenRequest {
+        nodes: targets.collect(),
+        min_ack: 4,
+        ..request(OpenKind::Convert, &[])
+    };
+    open(chunk(), row, &request).unwrap()
+}
+
+fn converted(numbers: &[u8]) -> (Opened, Result<Committed, Conflict>) {
+    let convert = conversion(&committed(&[1, 2, 3]).row);
+    let (value, proof) = shards(numbers, convert.ballot);
+    let decided = commit(chunk(), &convert.row, convert.ballot, &value, &proof, live);
+    (convert, decided)
+}
+
+#[test]
+fn four_shards_decide_and_three_never_do() {
+    let decided = converted(&[0, 1, 2, 4]).1.unwrap();
+    assert_eq!(decided.missing_parts, 1);
+    let (_, refused) = converted(&[0, 1, 2]);
+    assert_eq!(refused, Err(Conflict::TooFewParts { have: 3, need: 4 }));
+}
+
+#[test]
+fn a_conversion_collects_the_copies_it_replaced_and_the_shard_that_nobody_acknowledged() {
+    let (convert, decided) = converted(&[0, 1, 2, 4]);
+    let old = Ballot::PLAIN.next(1).number();
+    let new = convert.ballot.number();
+    let garbage = decided.unwrap().garbage;
+    let mut expected = vec![(node(1), old), (node(2), old), (node(3), old), (node(4), new)];
+    expected.sort();
+    assert_eq!(named(&garbage), expected);
+    let shard = garbage.iter().find(|garbage| garbage.ballot == convert.ballot);
+    assert_eq!(shard.unwrap().object, chunk().with_shard(3).unwrap());
+}
+
+#[test]
+fn a_receipt_for_another_shard_than_granted_counts_not() {
+    let convert = conversion(&committed(&[1, 2, 3]).row);
+    let (mut value, proof) = shards(&[0, 1, 2, 3], convert.ballot);
+    let Value::Placed(placement) = &mut value else {
+        unreachable!("it is a placement")
+    };
+    placement.parts[3].shard = Some(4);
+    let refused = commit(chunk(), &convert.row, convert.ballot, &value, &proof, live);
+    let fault = Fault::NotGranted;
+    assert_eq!(refused, Err(Conflict::Unproven { node: node(4), fault }));
+}
+
+#[test]
+fn a_repaired_shard_has_the_bytes_it_had() {
+    let decided = converted(&[0, 1, 2, 3, 4]).1.unwrap();
+    let request = OpenRequest {
+        nodes: vec![Target::shard(node(6), 4)],
+        min_ack: 4,
+        ..request(OpenKind::Repair, &[])
+    };
+    let repair = open(chunk(), &decided.row, &request).unwrap();
+    let Value::Placed(mut placement) = decided.accepted.value else {
+        unreachable!("it was placed")
+    };
+    let other = ChunkDigest::of(b"other");
+    placement.parts[4] = Part {
+        node: node(6),
+        object_ballot: repair.ballot,
+        sha256: other.sha256,
+        leaf_root: other.leaf_root,
+        ..placement.parts[4]
+    };
+    let value = Value::Placed(placement);
+    let refused = commit(chunk(), &repair.row, repair.ballot, &value, &[], live);
+    assert!(matches!(refused, Err(Conflict::BadValue { .. })), "{refused:?}");
+}
+
+/// Node 1's disk is known to be lost.
+struct OneLost;
+
+impl Registry for OneLost {
+    fn incarnation(&self, node: NodeId) -> Option<Incarnation> {
+        live(node)
+    }
+
+    fn is_lost(&self, part: &Part) -> bool {
+        part.node == node(1)
+    }
+}
+
+#[test]
+fn r2_a_lost_part_is_not_carried_over() {
+    let first = committed(&[1, 2, 3]);
+    let repair = open(chunk(), &first.row, &request(OpenKind::Repair, &[4])).unwrap();
+    let refused = commit(
+        chunk(),
+        &repair.row,
+        repair.ballot,
+        &first.accepted.value,
+        &[],
+        OneLost,
+    );
+    let fault = Fault::Lost;
+    assert_eq!(refused, Err(Conflict::Unproven { node: node(1), fault }));
+}
+
+#[test]
+fn an_open_names_the_ballot_it_replaced_with_its_nodes() {
+    let first = opened(&Row::default(), &[1, 2, 3]);
+    assert_eq!(first.replaced, None);
+    let replaced = opened(&first.row, &[2, 3, 4]).replaced.unwrap();
+    assert_eq!(replaced.ballot, first.ballot);
+    assert_eq!(
+        replaced.nodes,
+        [1, 2, 3].map(|number| Target::whole(node(number)))
+    );
+}
+
+const DAY_MS: u64 = 24 * 3_600_000;
+
+fn check_fate(
+    row: &Row,
+    number: u128,
+    ballot: Ballot,
+    (age_ms, knowledge): (u64, Knowledge),
+    expected: Fate,
+) {
+    let now = UnixMillis(100 * DAY_MS);
+    let reported = ReportedObject {
+        object: chunk(),
+        ballot,
+        stored_at: UnixMillis(now.0 - age_ms),
+    };
+    let found = fate(chunk(), row, node(number), &reported, (now, knowledge));
+    assert_eq!(found, expected, "{ballot:?} on node {number} of {row:?}");
+}
+
+#[test]
+fn inventory_keeps_what_is_named_or_in_flight_and_collects_the_rest() {
+    let old = (30 * DAY_MS, Knowledge::Complete);
+    let decided = committed(&[1, 2, 3]);
+    let epoch = decided.accepted.ballot;
+    check_fate(&decided.row, 1, epoch, old, Fate::Named);
+    check_fate(&decided.row, 4, epoch, old, Fate::Garbage);
+    let repair = open(chunk(), &decided.row, &request(OpenKind::Repair, &[4])).unwrap();
+    check_fate(&repair.row, 4, repair.ballot, old, Fate::InFlight);
+    check_fate(&repair.row, 1, epoch, old, Fate::Named);
+    let abort = open(chunk(), &repair.row, &request(OpenKind::Abort, &[])).unwrap();
+    check_fate(&abort.row, 4, repair.ballot, old, Fate::Garbage);
+    let deleted = delete(chunk(), &abort.row, &request(OpenKind::Delete, &[])).unwrap();
+    check_fate(&deleted.row, 1, epoch, old, Fate::Garbage);
+}
+
+#[test]
+fn unknown_and_plain_objects_have_a_day_and_a_catalogue_that_is_behind_collects_nothing() {
+    let complete = |age_ms| (age_ms, Knowledge::Complete);
+    let unknown = Ballot::PLAIN.next(7);
+    for ballot in [unknown, Ballot::PLAIN] {
+        let row = Row::default();
+        check_fate(&row, 1, ballot, complete(DAY_MS - 1), Fate::Young);
+        check_fate(&row, 1, ballot, complete(DAY_MS), Fate::Garbage);
+        check_fate(&row, 1, ballot, (30 * DAY_MS, Knowledge::Behind), Fate::Kept);
+    }
+    let decided = committed(&[1, 2, 3]).row;
+    check_fate(&decided, 9, Ballot::PLAIN, complete(1), Fate::Young);
+    check_fate(
+        &decided,
+        9,
+        Ballot::PLAIN,
+        (DAY_MS, Knowledge::Behind),
+        Fate::Kept,
+    );
+}
+
+#[test]
+fn a_catalogue_that_is_behind_collects_nothing_that_an_earlier_life_granted() {
+    let before = opened(&Row::default(), &[1, 2, 3]);
+    let request = OpenRequest {
+        knowledge: Knowledge::Behind,
+        generation: 2,
+        ..request(OpenKind::Upload, &[4, 5, 6])
+    };
+    let again = open(chunk(), &before.row, &request).unwrap();
+    assert_eq!(again.garbage, []);
+    assert_eq!(again.replaced.unwrap().ballot, before.ballot);
+}
+
+#[test]
+fn a_restored_catalogue_learns_a_later_decision_and_fences_what_it_opened_meanwhile() {
+    let lost = committed(&[1, 2, 3]);
+    let request = OpenRequest {
+        generation: 2,
+        ..request(OpenKind::Upload, &[4, 5, 6])
+    };
+    let meanwhile = open(chunk(), &Row::default(), &request).unwrap();
+    let learned = learn(&meanwhile.row, &lost.accepted).unwrap();
+    assert_eq!(learned.accepted.as_ref(), Some(&lost.accepted));
+    let ballot = meanwhile.ballot;
+    let late = value(&[4, 5, 6], ballot, b"bytes");
+    let proof = receipts(&[4, 5, 6], ballot, b"bytes");
+    let refused = commit(chunk(), &learned, ballot, &late, &proof, live);
+    assert!(matches!(refused, Err(Conflict::Fenced { .. })), "{refused:?}");
+    assert_eq!(learn(&learned, &lost.accepted), None, "nothing is learned twice");
+    let deleted = delete(chunk(), &learned, &request).unwrap();
+    assert_eq!(learn(&deleted.row, &lost.accepted), None, "a deletion is final");
+}
+
+#[test]
+fn a_generation_is_above_the_stored_one_and_above_all_that_nodes_saw() {
+    assert_eq!(next_generation(3, []), 4);
+    assert_eq!(next_generation(3, [1, 9, 2]), 10);
+    assert_eq!(next_generation(3, [2]), 4);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The proposer: brings one chunk from bytes in memory to a committed placement.
+//! The proposer: brings one chunk to a committed placement, as uploader, repairer or converter ([`Goal`]).
 //!
 //! A pure state machine. Its caller sends what [`Output`] says, reports what came of it as [`Input`], and keeps the
 //! timers; time and the seed of the jitter come in. It has no durable state: a proposer that dies is never heard of
@@ -6,112 +6,34 @@
 //!
 //! When a node does not answer, the same ballot is sent to it again up to three times; then a new ballot is opened
 //! without that node; then two copies are accepted, which leaves the chunk under-replicated; then the chunk fails with
-//! the reason. Every change of nodes or of the fewest copies is a new OPEN and so a new ballot. Bytes that a node holds
-//! under an earlier ballot are adopted, not sent again.
+//! the reason. (Erasure-coded: five shards, then five on other nodes, then four.) Every change of nodes or of the fewest
+//! parts is a new OPEN and so a new ballot. Bytes that a node holds under an earlier ballot are adopted, not sent again.
+//!
+//! The first ballot of an upload goes straight to ACCEPT. Whoever takes over a chunk (the grant tells of a replaced
+//! ballot that is not this proposer's own), and every repair and conversion, asks first with PREPARE. Nothing waits for
+//! all the promises: a node's answer moves that node on, since safety reads the catalogue's row and not the promises.
+
+mod goal;
+mod message;
+mod round;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::round::{Lane, Round};
 use super::master::Accepted;
-use super::{Grant, Receipt};
+use super::{Grant, OpenKind, Promise, Receipt, Replaced};
 use crate::ballot::Ballot;
 use crate::digest::ChunkDigest;
 use crate::id::{ChunkId, NodeId};
-use crate::limits::{REPLICA_COUNT, REPLICA_MIN_ACK};
-use crate::placement::Placement;
 use crate::time::UnixMillis;
+
+pub use self::goal::{Contents, Goal};
+pub use self::message::{Failure, Input, Output};
 
 /// Pauses before the second, third and fourth try, as documented; up to half as much is added at random.
 const BACKOFF_MS: [u64; 3] = [1_000, 2_000, 4_000];
 /// Ballots that may be lost to other proposers before this one gives up.
 const MAX_OVERTAKEN: u32 = 3;
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input {
-    /// Begin. Given once, first.
-    Start,
-    /// OPEN was granted.
-    Granted(Grant),
-    OpenFailed(Failure),
-    /// A node answered ACCEPT or ADOPT.
-    Stored(Receipt),
-    /// ACCEPT or ADOPT of `ballot` failed on `node`.
-    StoreFailed {
-        node: NodeId,
-        ballot: Ballot,
-        failure: Failure,
-    },
-    /// COMMIT was answered: this is decided.
-    Committed(Accepted),
-    CommitFailed {
-        ballot: Ballot,
-        failure: Failure,
-    },
-    /// A time asked for by [`Output::WakeAt`] has come.
-    Wake,
-}
-
-/// Why a step failed, as far as the next step depends on it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Failure {
-    /// No answer, or one that may be better next time. The outcome is unknown; the same is sent again.
-    Transient { reason: String },
-    /// This node will not take it: full, other bytes, not the node it should be.
-    Permanent { reason: String },
-    /// The object to adopt is not there any more.
-    SourceMissing,
-    /// A newer ballot was opened.
-    Fenced,
-    /// Another owner holds the lease.
-    Locked { until: UnixMillis },
-    /// The catalogue does not find as many healthy nodes as asked.
-    NotEnoughNodes { reason: String },
-    /// The chunk is decided already.
-    Decided(Accepted),
-    /// Nothing that this proposer can do will help.
-    Refused { reason: String },
-}
-
-/// What to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    Open {
-        exclude: BTreeSet<NodeId>,
-        min_ack: u8,
-    },
-    /// Send the bytes under the grant.
-    Accept {
-        node: NodeId,
-        grant: Grant,
-    },
-    /// The node holds the bytes under `from`: name them under the grant too.
-    Adopt {
-        node: NodeId,
-        grant: Grant,
-        from: Ballot,
-    },
-    Commit {
-        ballot: Ballot,
-        value: Placement,
-        receipts: Vec<Receipt>,
-    },
-    /// Give [`Input::Wake`] at this time. An earlier one may still come and does no harm.
-    WakeAt(UnixMillis),
-    /// For the log and the user: this node is not asked again.
-    GaveUpOn {
-        node: NodeId,
-        reason: String,
-    },
-    /// Decided; nothing follows.
-    Done {
-        accepted: Accepted,
-        under_replicated: bool,
-    },
-    /// Not decided by this proposer; nothing follows.
-    Failed {
-        reason: String,
-    },
-}
 
 /// How far the demands have sunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -140,49 +62,42 @@ enum Phase {
     Finished,
 }
 
-/// One ballot's attempt.
-#[derive(Debug, Clone)]
-struct Round {
-    grant: Grant,
-    lanes: BTreeMap<NodeId, Lane>,
-}
-
-/// One node's part in a round.
-#[derive(Debug, Clone)]
-enum Lane {
-    Sent { tries: usize },
-    Waiting { tries: usize, until: UnixMillis },
-    Stored(Receipt),
-    GivenUp,
-}
-
 /// See the module's description.
 #[derive(Debug, Clone)]
 pub struct Proposer {
     chunk: ChunkId,
-    digest: ChunkDigest,
+    goal: Goal,
     jitter: u64,
     stage: Stage,
     phase: Phase,
     exclude: BTreeSet<NodeId>,
-    /// Nodes that hold the bytes, and under which ballot.
-    holders: BTreeMap<NodeId, Ballot>,
+    /// Who holds which part with the right bytes, and under which ballot.
+    holders: BTreeMap<(NodeId, Option<u8>), Ballot>,
+    /// Ballots that were this proposer's.
+    granted: BTreeSet<Ballot>,
     overtaken: u32,
     reasons: Vec<String>,
 }
 
 impl Proposer {
-    /// A proposer for `chunk`, whose bytes have `digest`. `seed` decides the jitter.
+    /// A proposer for the upload of `chunk` as full copies; its bytes have `digest`. `seed` decides the jitter.
     #[must_use]
     pub const fn new(chunk: ChunkId, digest: ChunkDigest, seed: u64) -> Self {
+        Self::with_goal(chunk, Goal::upload(Contents::Whole(digest)), seed)
+    }
+
+    /// A proposer that brings about `goal` for `chunk`.
+    #[must_use]
+    pub const fn with_goal(chunk: ChunkId, goal: Goal, seed: u64) -> Self {
         Self {
             chunk,
-            digest,
+            goal,
             jitter: seed,
             stage: Stage::Full,
             phase: Phase::New,
             exclude: BTreeSet::new(),
             holders: BTreeMap::new(),
+            granted: BTreeSet::new(),
             overtaken: 0,
             reasons: Vec::new(),
         }
@@ -200,8 +115,9 @@ impl Proposer {
             _ if self.is_finished() => Vec::new(),
             Input::Start if matches!(self.phase, Phase::New) => self.open(),
             Input::Start => Vec::new(),
-            Input::Granted(grant) => self.granted(grant),
+            Input::Granted { grant, replaced } => self.granted(grant, replaced),
             Input::OpenFailed(failure) => self.open_failed(now, failure),
+            Input::Promised(promise) => self.promised(&promise),
             Input::Stored(receipt) => self.stored(receipt),
             Input::StoreFailed {
                 node,
@@ -216,9 +132,9 @@ impl Proposer {
 
     fn min_ack(&self) -> usize {
         if self.stage == Stage::Reduced {
-            REPLICA_MIN_ACK
+            self.goal.fewest_parts()
         } else {
-            REPLICA_COUNT
+            self.goal.full_parts()
         }
     }
 
@@ -231,35 +147,53 @@ impl Proposer {
     }
 
     fn open_output(&self) -> Output {
-        let min_ack = u8::try_from(self.min_ack()).expect("the numbers of copies are single digits");
+        let min_ack = u8::try_from(self.min_ack()).expect("the numbers of parts are single digits");
         Output::Open {
-            exclude: self.exclude.clone(),
+            kind: self.goal.kind,
+            expect_epoch: (self.goal.kind != OpenKind::Upload).then_some(self.goal.base),
+            parts: self.goal.new_parts(),
+            exclude: self
+                .exclude
+                .iter()
+                .copied()
+                .chain(self.goal.kept_nodes())
+                .collect(),
             min_ack,
         }
     }
 
-    fn granted(&mut self, grant: Grant) -> Vec<Output> {
+    fn granted(&mut self, grant: Grant, replaced: Option<Replaced>) -> Vec<Output> {
         if !matches!(self.phase, Phase::Opening { .. }) || grant.chunk_id != self.chunk {
             return Vec::new();
         }
-        let lanes = grant
-            .nodes
-            .iter()
-            .map(|&node| (node, Lane::Sent { tries: 1 }))
-            .collect();
-        let round = Round { grant, lanes };
-        let sends = round
-            .grant
-            .nodes
-            .iter()
-            .map(|&node| self.send(&round.grant, node))
-            .collect();
-        self.phase = Phase::Storing(round);
-        sends
+        let asks = match &replaced {
+            Some(replaced) => !self.granted.contains(&replaced.ballot),
+            None => self.goal.kind != OpenKind::Upload && self.granted.is_empty(),
+        };
+        self.granted.insert(grant.ballot);
+        let named = grant.nodes.iter().map(|target| target.node);
+        let outputs = if asks {
+            let before = replaced.iter().flat_map(|replaced| &replaced.nodes);
+            let nodes: BTreeSet<NodeId> = named.chain(before.map(|target| target.node)).collect();
+            let prepare = |node| Output::Prepare {
+                node,
+                grant: grant.clone(),
+            };
+            nodes.into_iter().map(prepare).collect()
+        } else {
+            named.map(|node| self.send(&grant, node)).collect()
+        };
+        let lane = || match asks {
+            true => Lane::Asked { tries: 1 },
+            false => Lane::Sent { tries: 1 },
+        };
+        self.phase = Phase::Storing(Round::new(grant, lane));
+        outputs
     }
 
     fn send(&self, grant: &Grant, node: NodeId) -> Output {
-        match self.holders.get(&node) {
+        let shard = grant.target_on(node).and_then(|target| target.shard);
+        match self.holders.get(&(node, shard)) {
             Some(&from) => Output::Adopt {
                 node,
                 grant: grant.clone(),
@@ -270,6 +204,36 @@ impl Proposer {
                 grant: grant.clone(),
             },
         }
+    }
+
+    /// A node told what it holds. What has the right bytes is adopted; then its lane moves on.
+    fn promised(&mut self, promise: &Promise) -> Vec<Output> {
+        if promise.chunk_id != self.chunk {
+            return Vec::new();
+        }
+        for held in &promise.objects {
+            self.note_holder(promise.node, held.object, held.ballot, held.digest);
+        }
+        match &self.phase {
+            Phase::Storing(round) if round.grant.ballot == promise.ballot => {
+                match round.lanes.get(&promise.node) {
+                    Some(Lane::Asked { .. }) => self.resend(promise.node, 1),
+                    _ => Vec::new(),
+                }
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Remembers where the right bytes are; says whether they are.
+    fn note_holder(&mut self, node: NodeId, object: ChunkId, ballot: Ballot, digest: ChunkDigest) -> bool {
+        let shard = object.shard();
+        let fits = object.whole() == self.chunk && self.goal.contents.digest_of(shard) == Some(digest);
+        if fits {
+            let held = self.holders.entry((node, shard)).or_insert(ballot);
+            *held = ballot.max(*held);
+        }
+        fits
     }
 
     fn open_failed(&mut self, now: UnixMillis, failure: Failure) -> Vec<Output> {
@@ -317,11 +281,7 @@ impl Proposer {
     }
 
     fn stored(&mut self, receipt: Receipt) -> Vec<Output> {
-        let fits = receipt.chunk_id == self.chunk && receipt.digest == self.digest;
-        if fits && !receipt.ballot.is_plain() {
-            let held = self.holders.entry(receipt.node).or_insert(receipt.ballot);
-            *held = receipt.ballot.max(*held);
-        }
+        let fits = self.note_holder(receipt.node, receipt.chunk_id, receipt.ballot, receipt.digest);
         let Phase::Storing(round) = &mut self.phase else {
             return Vec::new();
         };
@@ -329,9 +289,11 @@ impl Proposer {
         if receipt.ballot != round.grant.ballot {
             return Vec::new();
         }
+        let target = round.grant.target_on(receipt.node);
+        let asked = target.is_some_and(|target| target.object(self.chunk) == receipt.chunk_id);
         match round.lanes.get_mut(&receipt.node) {
             None | Some(Lane::Stored(_)) => Vec::new(),
-            Some(lane) if fits => {
+            Some(lane) if fits && asked => {
                 *lane = Lane::Stored(receipt);
                 self.settle()
             }
@@ -352,10 +314,11 @@ impl Proposer {
         if round.grant.ballot != ballot {
             return Vec::new();
         }
-        let Some(Lane::Sent { tries }) = round.lanes.get(&node) else {
-            return Vec::new();
+        let (tries, asking) = match round.lanes.get(&node) {
+            Some(Lane::Asked { tries }) => (*tries, true),
+            Some(Lane::Sent { tries }) => (*tries, false),
+            _ => return Vec::new(),
         };
-        let tries = *tries;
         match failure {
             Failure::Transient { reason } => match self.pause(tries) {
                 Some(pause) => {
@@ -365,10 +328,19 @@ impl Proposer {
                 }
                 None => self.give_up(node, reason),
             },
-            Failure::SourceMissing if self.holders.remove(&node).is_some() => self.resend(node, tries),
             Failure::Fenced => self.overtaken(),
+            // What it holds stays unknown; it may take the bytes all the same.
+            _ if asking => self.resend(node, tries),
+            Failure::SourceMissing if self.forget(node) => self.resend(node, tries),
             other => self.give_up(node, other.reason()),
         }
+    }
+
+    /// Nothing is adopted from this node any more; says whether something would have been.
+    fn forget(&mut self, node: NodeId) -> bool {
+        let before = self.holders.len();
+        self.holders.retain(|(holder, _), _| *holder != node);
+        self.holders.len() < before
     }
 
     fn resend(&mut self, node: NodeId, tries: usize) -> Vec<Output> {
@@ -382,7 +354,7 @@ impl Proposer {
     fn give_up(&mut self, node: NodeId, reason: String) -> Vec<Output> {
         self.set_lane(node, Lane::GivenUp);
         self.exclude.insert(node);
-        self.holders.remove(&node);
+        self.forget(node);
         self.reasons.push(format!("node {node}: {reason}"));
         let mut outputs = vec![Output::GaveUpOn { node, reason }];
         outputs.extend(self.settle());
@@ -400,16 +372,12 @@ impl Proposer {
         let Phase::Storing(round) = &self.phase else {
             return Vec::new();
         };
-        if round
-            .lanes
-            .values()
-            .any(|lane| matches!(lane, Lane::Sent { .. } | Lane::Waiting { .. }))
-        {
+        if !round.is_settled() {
             return Vec::new();
         }
         let needed = usize::from(round.grant.min_ack).max(self.min_ack());
-        if round.receipts().count() >= needed {
-            let commit = round.commit(self.digest);
+        if self.goal.keep.len() + round.receipts().count() >= needed {
+            let commit = self.commit(round);
             self.phase = Phase::Committing {
                 round: round.clone(),
                 tries: 1,
@@ -423,6 +391,14 @@ impl Proposer {
             Stage::Reduced => return self.fail("too few nodes stored the chunk".to_owned()),
         }
         self.open()
+    }
+
+    fn commit(&self, round: &Round) -> Output {
+        Output::Commit {
+            ballot: round.grant.ballot,
+            value: self.goal.placement(round.grant.ballot, round.receipts()),
+            receipts: round.receipts().cloned().collect(),
+        }
     }
 
     /// Another proposer opened a newer ballot; this round can never be decided.
@@ -472,7 +448,7 @@ impl Proposer {
         let Some(placement) = accepted.value.placement() else {
             return self.fail("the chunk was deleted".to_owned());
         };
-        if placement.digest != self.digest {
+        if placement.digest != self.goal.contents.whole() {
             return self.fail("other bytes were committed under this id".to_owned());
         }
         self.phase = Phase::Finished;
@@ -501,7 +477,8 @@ impl Proposer {
                 retry_at,
             } => {
                 (*tries, *retry_at) = (*tries + 1, None);
-                vec![round.commit(self.digest)]
+                let round = round.clone();
+                vec![self.commit(&round)]
             }
             Phase::Storing(round) => {
                 let due = round.due(now);
@@ -517,7 +494,7 @@ impl Proposer {
     fn next_wake(&self) -> Option<UnixMillis> {
         match &self.phase {
             Phase::Opening { retry_at, .. } | Phase::Committing { retry_at, .. } => *retry_at,
-            Phase::Storing(round) => round.lanes.values().filter_map(Lane::until).min(),
+            Phase::Storing(round) => round.next_wake(),
             Phase::New | Phase::Finished => None,
         }
     }
@@ -546,58 +523,5 @@ impl Proposer {
     }
 }
 
-impl Lane {
-    const fn until(&self) -> Option<UnixMillis> {
-        match self {
-            Self::Waiting { until, .. } => Some(*until),
-            Self::Sent { .. } | Self::Stored(_) | Self::GivenUp => None,
-        }
-    }
-}
-
-impl Round {
-    fn receipts(&self) -> impl Iterator<Item = &Receipt> {
-        self.lanes.values().filter_map(|lane| match lane {
-            Lane::Stored(receipt) => Some(receipt),
-            _ => None,
-        })
-    }
-
-    fn commit(&self, digest: ChunkDigest) -> Output {
-        let receipts: Vec<_> = self.receipts().cloned().collect();
-        let nodes: Vec<_> = receipts.iter().map(|receipt| receipt.node).collect();
-        let value = Placement::replicated(digest, self.grant.ballot, &nodes);
-        Output::Commit {
-            ballot: self.grant.ballot,
-            value,
-            receipts,
-        }
-    }
-
-    fn due(&self, now: UnixMillis) -> Vec<(NodeId, usize)> {
-        let due = self.lanes.iter().filter_map(|(&node, lane)| match lane {
-            Lane::Waiting { tries, until } if *until <= now => Some((node, *tries)),
-            _ => None,
-        });
-        due.collect()
-    }
-}
-
-impl Failure {
-    fn reason(self) -> String {
-        match self {
-            Self::Transient { reason }
-            | Self::Permanent { reason }
-            | Self::NotEnoughNodes { reason }
-            | Self::Refused { reason } => reason,
-            Self::SourceMissing => "the object to adopt is gone".to_owned(),
-            Self::Fenced => "a newer ballot was opened".to_owned(),
-            Self::Locked { .. } => "another owner is working on the chunk".to_owned(),
-            Self::Decided(accepted) => format!("epoch {} is decided", accepted.ballot),
-        }
-    }
-}
-
 #[cfg(test)]
-#[path = "proposer_tests.rs"]
 mod tests;

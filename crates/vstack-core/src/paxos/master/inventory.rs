@@ -1,0 +1,100 @@
+//! Message 6, INVENTORY: what becomes of an object that a node reports; and how a catalogue that was restored or
+//! rebuilt catches up before it lets anything be deleted.
+//!
+//! A catalogue that may lack decisions of its earlier life ([`Knowledge::Behind`]) names nothing as garbage: what it
+//! does not know may be an acknowledged placement. It is complete again when every node was heard and every placement
+//! found there was [`learn`]ed.
+
+use super::{Accepted, Garbage, Row};
+use crate::ballot::Ballot;
+use crate::id::{ChunkId, NodeId};
+use crate::limits::UNKNOWN_OBJECT_GRACE_MS;
+use crate::time::UnixMillis;
+
+/// Whether the catalogue can have forgotten decisions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Knowledge {
+    /// It continues its own durable life, or has reconciled with every node since.
+    #[default]
+    Complete,
+    /// It was restored from a backup or rebuilt, and not every node was heard yet.
+    Behind,
+}
+
+/// One object as its node reports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReportedObject {
+    /// A whole chunk, or a shard.
+    pub object: ChunkId,
+    pub ballot: Ballot,
+    /// When the node wrote it, by its own clock. Used for the grace alone, never for an order.
+    pub stored_at: UnixMillis,
+}
+
+/// What becomes of a reported object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// The decided placement names it.
+    Named,
+    /// Its ballot is open and may still be decided.
+    InFlight,
+    /// A plain client's, or one that the catalogue never granted, and not yet 24 hours old.
+    Young,
+    /// Nothing is collected while the catalogue may be behind.
+    Kept,
+    /// Nothing names it and nothing ever can.
+    Garbage,
+}
+
+/// Decides about what `node` reports of `chunk`, whose row is `row` (the default row when it has none).
+#[must_use]
+pub fn fate(
+    chunk: ChunkId,
+    row: &Row,
+    node: NodeId,
+    reported: &ReportedObject,
+    (now, knowledge): (UnixMillis, Knowledge),
+) -> Fate {
+    let ReportedObject { object, ballot, .. } = *reported;
+    let named = row.names(chunk, &Garbage { node, object, ballot });
+    // A ballot above the highest granted one was granted by a life of the catalogue that was lost since. It can never
+    // be decided, for a new life grants above it, but what it means is not known here.
+    let unknown = ballot > row.promised;
+    let young = now.since(reported.stored_at) < UNKNOWN_OBJECT_GRACE_MS;
+    if named {
+        Fate::Named
+    } else if knowledge == Knowledge::Behind {
+        Fate::Kept
+    } else if ballot == row.promised && row.open.is_some() {
+        Fate::InFlight
+    } else if (unknown || ballot.is_plain()) && young {
+        Fate::Young
+    } else {
+        Fate::Garbage
+    }
+}
+
+/// The row after the nodes showed a decision that a restored catalogue lacks; `None` when it has nothing to learn.
+///
+/// An open ballot was opened on what is now known to be outdated; it dies, and its proposer is fenced.
+#[must_use]
+pub fn learn(row: &Row, found: &Accepted) -> Option<Row> {
+    row.assert_consistent();
+    if row.is_deleted() || found.ballot <= row.epoch() {
+        return None;
+    }
+    let learned = Row {
+        promised: row.promised.max(found.ballot),
+        accepted: Some(found.clone()),
+        open: None,
+    };
+    learned.assert_consistent();
+    Some(learned)
+}
+
+/// The generation of a new life of the catalogue: above the one it stored and above all that any node ever saw, so
+/// that a backup restored in between cannot grant a ballot twice.
+#[must_use]
+pub fn next_generation(stored: u64, seen_by_nodes: impl IntoIterator<Item = u64>) -> u64 {
+    seen_by_nodes.into_iter().fold(stored, u64::max) + 1
+}
