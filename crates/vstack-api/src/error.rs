@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::wire::Committed;
+
 macro_rules! error_codes {
     ($($variant:ident $text:literal $status:literal $retryable:literal $title:literal),+ $(,)?) => {
         /// Every code that a role answers with. The text is stable; scripts may match on it.
@@ -119,6 +121,12 @@ pub struct Problem {
     pub retryable: bool,
     #[serde(default)]
     pub request_id: String,
+    /// With `committed` and `fenced`: what is decided about the chunk, so that a proposer can compare its bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided: Option<Box<Committed>>,
+    /// With `locked`: how long the other owner's lease still runs. Also the header `Retry-After`, in whole seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u32>,
 }
 
 impl Problem {
@@ -133,6 +141,8 @@ impl Problem {
             detail: detail.into(),
             retryable: code.retryable(),
             request_id: String::new(),
+            decided: None,
+            retry_after_ms: None,
         }
     }
 }

@@ -390,6 +390,12 @@ pub struct Job {
     pub total_bytes: Option<u64>,
     pub stored_chunks: u32,
     pub stored_bytes: u64,
+    /// Bytes sent to nodes, every copy and every repetition counted.
+    #[serde(default)]
+    pub sent_bytes: u64,
+    /// Bytes of copies that were on their nodes already and were not sent again.
+    #[serde(default)]
+    pub spared_bytes: u64,
     /// 0 to 100 over the whole job.
     pub percent: f64,
     pub speed_bytes_per_sec: f64,

@@ -45,6 +45,10 @@ impl IntoResponse for Refusal {
         let body = serde_json::to_vec(&self.0).unwrap_or_default();
         let mut response =
             (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        if let Some(ms) = self.0.retry_after_ms {
+            let seconds = HeaderValue::from(ms.div_ceil(1000));
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
         response.extensions_mut().insert(self.0);
         response
     }

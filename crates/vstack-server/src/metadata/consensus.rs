@@ -10,7 +10,7 @@ use vstack_api::wire::{
 };
 use vstack_api::{ErrorCode, Problem};
 use vstack_core::ballot::Ballot;
-use vstack_core::id::{ChunkKind, NodeId};
+use vstack_core::id::{ChunkId, ChunkKind, NodeId};
 use vstack_core::limits::{MAX_BATCH_CHUNKS, MAX_CHUNK_BYTES, REPLICA_COUNT, REPLICA_MIN_ACK};
 use vstack_core::paxos::master::{Value, Witness};
 use vstack_core::paxos::{Grant, OpenKind};
@@ -19,7 +19,7 @@ use vstack_meta::{Cmd, CommitChunk, CommittedChunk, MetaError, OpenChunk, Opened
 
 use super::input;
 use super::placement::Choice;
-use super::problem::problem;
+use super::problem::chunk_problem;
 use super::state::Metadata;
 use crate::http::{Answer, StrictJson};
 
@@ -35,13 +35,19 @@ pub(super) async fn open(
     check_batch("requests", batch.requests.len())?;
     let nodes = metadata.nodes().await?;
     let now = metadata.now();
-    let choice = Choice::new(&nodes, now);
+    let choice = Choice::new(&nodes, now).after_start(metadata.running_for_ms());
     let commands: Vec<_> = batch
         .requests
         .iter()
         .map(|item| open_command(item, &choice, now))
         .collect();
-    let replies = apply_good(&metadata, commands, |open| Cmd::Open(open.clone())).await;
+    let replies = apply_good(
+        &metadata,
+        commands,
+        |open| open.chunk,
+        |open| Cmd::Open(open.clone()),
+    )
+    .await;
     let urls: BTreeMap<NodeId, &str> = nodes.iter().map(|node| (node.node, node.url.as_str())).collect();
     let grants = replies.into_iter().map(|item| {
         let (command, reply) = item?;
@@ -98,6 +104,7 @@ fn open_command(item: &OpenItem, choice: &Choice<'_>, now: UnixMillis) -> Item<O
 async fn apply_good<T: Clone>(
     metadata: &Metadata,
     commands: Vec<Item<T>>,
+    chunk_of: impl Fn(&T) -> ChunkId,
     to_cmd: impl Fn(&T) -> Cmd,
 ) -> Vec<Item<(T, Reply)>> {
     let good: Vec<Cmd> = commands
@@ -108,11 +115,12 @@ async fn apply_good<T: Clone>(
         true => Vec::new().into_iter(),
         false => metadata.store.apply(good).await.into_iter(),
     };
+    let now = metadata.now();
     let placed = commands.into_iter().map(|item| {
         let command = item?;
         match replies.next().unwrap_or(Err(MetaError::Busy)) {
             Ok(reply) => Ok((command, reply)),
-            Err(error) => Err(Box::new(problem(&error))),
+            Err(error) => Err(Box::new(chunk_problem(&error, chunk_of(&command), now))),
         }
     });
     placed.collect()
@@ -162,9 +170,12 @@ pub(super) async fn commit(
         .into_iter()
         .map(|item| commit_command(&metadata, item, now))
         .collect();
-    let replies = apply_good(&metadata, commands, |commit| {
-        Cmd::Commit(Box::new(commit.clone()))
-    })
+    let replies = apply_good(
+        &metadata,
+        commands,
+        |commit| commit.chunk,
+        |commit| Cmd::Commit(Box::new(commit.clone())),
+    )
     .await;
     let results = replies.into_iter().map(|item| {
         let (_, reply) = item?;

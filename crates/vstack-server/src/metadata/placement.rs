@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use vstack_api::{ErrorCode, Problem};
 use vstack_core::id::{ChunkId, NodeId};
-use vstack_core::limits::REPLICA_COUNT;
+use vstack_core::limits::{NODE_DEGRADED_AFTER_MS, REPLICA_COUNT};
 use vstack_core::node::NodeHealth;
 use vstack_core::placement::{Candidate, choose_nodes};
 use vstack_core::time::UnixMillis;
@@ -15,11 +15,26 @@ use vstack_meta::NodeRecord;
 pub(super) struct Choice<'a> {
     nodes: &'a [NodeRecord],
     now: UnixMillis,
+    /// The role has just started: nodes that look silent may not have had the time to report.
+    just_started: bool,
 }
 
 impl<'a> Choice<'a> {
     pub(super) const fn new(nodes: &'a [NodeRecord], now: UnixMillis) -> Self {
-        Self { nodes, now }
+        Self {
+            nodes,
+            now,
+            just_started: false,
+        }
+    }
+
+    /// The same, by a role that runs for so long. Right after its start it knows its nodes by what it last heard before
+    /// it went down; too few of them is no answer then, or every upload would make do with fewer copies.
+    pub(super) const fn after_start(self, running_for_ms: u64) -> Self {
+        Self {
+            just_started: running_for_ms < NODE_DEGRADED_AFTER_MS,
+            ..self
+        }
     }
 
     /// Nodes for all copies of `chunk`, at least `min_ack` of them. Suspect nodes fill up only where healthy ones do
@@ -43,12 +58,24 @@ impl<'a> Choice<'a> {
         if chosen.len() >= min_ack {
             return Ok(chosen);
         }
+        if self.just_started && self.awaits_some(exclude) {
+            let detail = "the metadata role has just started, and its nodes are still reporting";
+            return Err(Box::new(Problem::new(ErrorCode::Unavailable, detail)));
+        }
         let detail = format!(
             "{} of {} nodes can take this chunk, and {min_ack} copies are needed; see `vstack status`",
             chosen.len(),
             self.nodes.len()
         );
         Err(Box::new(Problem::new(ErrorCode::NotEnoughNodes, detail)))
+    }
+
+    /// Whether a node that could help may only not have reported yet.
+    fn awaits_some(&self, exclude: &BTreeSet<NodeId>) -> bool {
+        let silent = |node: &NodeRecord| node.health(self.now) != NodeHealth::Healthy;
+        self.nodes
+            .iter()
+            .any(|node| silent(node) && !exclude.contains(&node.node))
     }
 
     /// Fewer copies are for clusters of which some nodes are down, not for those that are too small.
@@ -129,6 +156,19 @@ mod tests {
         check(&nodes, &[], 3, Err(ErrorCode::NotEnoughNodes));
         check(&nodes, &[], 2, Ok(&[1, 5]));
         check(&nodes, &[5], 2, Err(ErrorCode::NotEnoughNodes));
+    }
+
+    #[test]
+    fn right_after_a_start_too_few_nodes_is_no_answer() {
+        let nodes = [node(1, 31_000), node(2, 31_000), node(3, 0)];
+        let chunk = ChunkId::media(VideoId(Uuid::nil()), 0);
+        let code = |running_ms| {
+            let choice = Choice::new(&nodes, NOW).after_start(running_ms);
+            let chosen = choice.choose(chunk, &BTreeSet::new(), 2);
+            chosen.map_err(|problem| problem.code).unwrap_err()
+        };
+        assert_eq!(code(4_999), ErrorCode::Unavailable);
+        assert_eq!(code(5_000), ErrorCode::NotEnoughNodes);
     }
 
     #[test]

@@ -45,6 +45,7 @@ pub(super) struct Metadata {
     transport: Arc<dyn Transport>,
     /// When each uploader was last heard of.
     uploaders: Mutex<BTreeMap<String, UnixMillis>>,
+    started: UnixMillis,
     /// Released when the store is closed: fields are dropped in their order.
     _lock: File,
     /// Dropped last; tells the role that all of the above is.
@@ -63,6 +64,7 @@ impl Metadata {
         let state = Self {
             store,
             key,
+            started: clock.now(),
             clock,
             transport: Arc::new(HttpTransport::new()),
             uploaders: Mutex::default(),
@@ -74,6 +76,10 @@ impl Metadata {
 
     pub(super) fn now(&self) -> UnixMillis {
         self.clock.now()
+    }
+
+    pub(super) fn running_for_ms(&self) -> u64 {
+        self.now().since(self.started)
     }
 
     /// A client of a node, over the connections that all clients of this role share.

@@ -28,6 +28,8 @@ const PLACED_PERCENT: f64 = 97.0;
 pub(super) struct JobHandle {
     job: watch::Sender<Job>,
     pub(super) cancel: CancellationToken,
+    /// Another uploader had stored chunks of this video before: the video is not this job's to abort.
+    pub(super) joined: bool,
     pace: Mutex<Pace>,
 }
 
@@ -126,6 +128,16 @@ impl JobHandle {
             *pace
         };
         self.update(|job| show_pace(job, pace));
+    }
+
+    /// Bytes of one copy go to a node.
+    pub(super) fn sent(&self, bytes: u64) {
+        self.update(|job| job.sent_bytes += bytes);
+    }
+
+    /// Bytes of copies that were on their nodes already.
+    pub(super) fn spared(&self, bytes: u64) {
+        self.update(|job| job.spared_bytes += bytes);
     }
 
     /// One more chunk is durable and decided, with this much of the presentation.
@@ -227,9 +239,36 @@ impl Jobs {
         video_id: VideoId,
         title: &str,
         total_bytes: Option<u64>,
+        joined: bool,
+    ) -> Option<Arc<JobHandle>> {
+        let job_id = Uuid::new_v4().to_string();
+        self.add_as(job_id, video_id, title, total_bytes, joined)
+    }
+
+    /// Adds a job that an earlier life of the role began, under its old id.
+    pub(super) fn restore(
+        &self,
+        job_id: &str,
+        video_id: VideoId,
+        title: &str,
+        total_bytes: u64,
+        joined: bool,
+    ) -> Option<Arc<JobHandle>> {
+        let job = self.add_as(job_id.to_owned(), video_id, title, Some(total_bytes), joined)?;
+        job.received_all(total_bytes);
+        Some(job)
+    }
+
+    fn add_as(
+        &self,
+        job_id: String,
+        video_id: VideoId,
+        title: &str,
+        total_bytes: Option<u64>,
+        joined: bool,
     ) -> Option<Arc<JobHandle>> {
         let job = Job {
-            job_id: Uuid::new_v4().to_string(),
+            job_id,
             video_id,
             title: title.to_owned(),
             state: JobState::Receiving,
@@ -237,6 +276,8 @@ impl Jobs {
             total_bytes,
             stored_chunks: 0,
             stored_bytes: 0,
+            sent_bytes: 0,
+            spared_bytes: 0,
             percent: 0.0,
             speed_bytes_per_sec: 0.0,
             eta_sec: None,
@@ -254,6 +295,7 @@ impl Jobs {
         let handle = Arc::new(JobHandle {
             job: watch::Sender::new(job),
             cancel: CancellationToken::new(),
+            joined,
             pace: Mutex::new(Pace::begin(0)),
         });
         jobs.push(Arc::clone(&handle));
@@ -292,7 +334,7 @@ mod tests {
     }
 
     fn job(jobs: &Jobs, number: u128) -> Arc<JobHandle> {
-        jobs.add(video(number), "title", Some(1_000)).unwrap()
+        jobs.add(video(number), "title", Some(1_000), false).unwrap()
     }
 
     #[test]
@@ -342,9 +384,9 @@ mod tests {
     fn a_video_has_one_job_at_a_time() {
         let jobs = Jobs::default();
         let first = job(&jobs, 1);
-        assert!(jobs.add(video(1), "again", None).is_none());
+        assert!(jobs.add(video(1), "again", None, false).is_none());
         first.finish();
-        assert!(jobs.add(video(1), "again", None).is_some());
+        assert!(jobs.add(video(1), "again", None, false).is_some());
     }
 
     #[test]

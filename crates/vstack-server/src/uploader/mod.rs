@@ -3,10 +3,12 @@
 //! A file is spooled to disk first (constant memory), then judged, converted by FFmpeg and cut; its chunks go to their
 //! nodes while FFmpeg still runs, at most five at once, and FFmpeg waits when they are slow. Every chunk goes through
 //! ChunkPaxos. Whatever fails or is cancelled leaves no chunks and no rows; its original is kept for seven days.
+//! A job whose file is here outlives its process: the next start goes on with it, and sends no bytes that are stored.
 //!
 //! Left out: resumable uploads (tus), renditions for further sound tracks, subtitles, storyboards.
 
 mod batch;
+mod catalogue;
 mod jobs;
 mod pipeline;
 mod place;
@@ -31,6 +33,7 @@ use vstack_media::ffmpeg::Tools;
 
 use crate::http::shell;
 use crate::role::{Running, StartError, listen};
+use catalogue::Catalogue;
 use pipeline::Pipeline;
 use place::ChunkPlacer;
 use spool::Spool;
@@ -38,6 +41,10 @@ use work::Uploader;
 
 /// FFmpeg processes that convert at the same time; further uploads wait their turn. A transcode takes all cores.
 const CONVERSIONS_AT_ONCE: usize = 2;
+
+/// How long an upload waits for a metadata role that does not answer, before it gives up and is taken out of the
+/// cluster: somebody has looked after it by then, or nobody will.
+const CATALOGUE_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
 /// How an uploader is set up.
 #[derive(Debug, Clone)]
@@ -49,6 +56,8 @@ pub struct UploaderConfig {
     pub cluster_key: ClusterKey,
     pub tools: Tools,
     pub conversions_at_once: usize,
+    /// How long an upload waits for a metadata role that does not answer.
+    pub catalogue_patience: Duration,
 }
 
 impl UploaderConfig {
@@ -62,6 +71,7 @@ impl UploaderConfig {
             cluster_key,
             tools: Tools::default(),
             conversions_at_once: CONVERSIONS_AT_ONCE,
+            catalogue_patience: CATALOGUE_PATIENCE,
         }
     }
 }
@@ -76,9 +86,17 @@ pub async fn start(config: UploaderConfig) -> Result<Running, StartError> {
     let stop = CancellationToken::new();
     let transport: Arc<dyn Transport> = Arc::new(HttpTransport::new());
     let metadata = MetadataClient::with_transport(&config.metadata_url, Arc::clone(&transport));
-    let placer = ChunkPlacer::new(metadata.clone(), transport);
-    let pipeline = Pipeline::new(config.tools, metadata.clone(), placer, config.conversions_at_once);
+    let patience = config.catalogue_patience;
+    let placer = ChunkPlacer::new(Catalogue::new(metadata.clone(), patience), transport);
+    let pipeline = Pipeline::new(
+        config.tools,
+        metadata.clone(),
+        placer,
+        patience,
+        config.conversions_at_once,
+    );
     let uploader = Arc::new(Uploader::new(spool, metadata.clone(), pipeline, stop.clone()));
+    uploader.take_up_unfinished().await;
     let app = shell(routes::routes(Arc::clone(&uploader)));
     let running = Running::serve("uploader", None, listener, app, stop.clone()).map_err(|cause| {
         StartError::Listen {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use vstack_api::client::ApiError;
 use vstack_api::roles::MetadataClient;
 use vstack_api::wire::{Finalize, JobState};
 use vstack_api::{ErrorCode, Problem};
@@ -23,15 +23,9 @@ use vstack_media::ingest::{Prepared, prepare};
 use vstack_media::poster::poster;
 use vstack_media::split::Piece;
 
+use super::catalogue::wait_for_answer;
 use super::jobs::{JobFailure, JobHandle};
 use super::place::{ChunkPlacer, NewChunk, Placed};
-
-/// Pauses before finalize is asked again, when the metadata role does not answer.
-const FINALIZE_PAUSES: [Duration; 3] = [
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(4),
-];
 
 /// Everything that turns files into videos.
 #[derive(Debug)]
@@ -39,6 +33,7 @@ pub(super) struct Pipeline {
     tools: Tools,
     metadata: MetadataClient,
     placer: ChunkPlacer,
+    patience: Duration,
     conversions: Arc<Semaphore>,
 }
 
@@ -51,12 +46,14 @@ impl Pipeline {
         tools: Tools,
         metadata: MetadataClient,
         placer: ChunkPlacer,
+        patience: Duration,
         conversions_at_once: usize,
     ) -> Self {
         Self {
             tools,
             metadata,
             placer,
+            patience,
             conversions: Arc::new(Semaphore::new(conversions_at_once.max(1))),
         }
     }
@@ -93,23 +90,23 @@ impl Pipeline {
         run.finish().await
     }
 
-    /// Makes the video visible as complete. Repeats while the metadata role does not answer.
+    /// Makes the video visible as complete. Waits for a metadata role that does not answer.
     pub(super) async fn finalize(&self, job: &JobHandle, complete: &Complete) -> Result<(), Problem> {
         job.enter(JobState::Finalizing);
-        let mut pauses = FINALIZE_PAUSES.iter();
-        loop {
-            let Err(error) = self.metadata.finalize(job.video(), &complete.0).await else {
-                return Ok(());
-            };
-            // An answer that was lost: the video is complete, whatever the repetition says.
-            let entry = self.metadata.video(job.video()).await;
-            if entry.is_ok_and(|entry| entry.status == VideoStatus::Active) {
-                return Ok(());
-            }
-            match pauses.next() {
-                Some(pause) if error.code().retryable() => sleep(*pause).await,
-                _ => return Err(error.into_problem()),
-            }
+        let call = || async {
+            let finalized = self.metadata.finalize(job.video(), &complete.0).await;
+            finalized.map(drop).map_err(ApiError::into_problem)
+        };
+        let Err(problem) = wait_for_answer(self.patience, job, call).await else {
+            return Ok(());
+        };
+        // An answer that was lost, or another uploader of the same file that was first: the video is complete, whatever
+        // the repetition says.
+        let entry = self.metadata.video(job.video()).await;
+        if entry.is_ok_and(|entry| entry.status == VideoStatus::Active) {
+            Ok(())
+        } else {
+            Err(problem)
         }
     }
 }
@@ -181,7 +178,7 @@ impl<'a> Placing<'a> {
 
     /// A video without a poster is still a video.
     fn place_poster(&mut self, tools: Tools, prepared: Prepared) {
-        let (placer, video) = (self.placer.clone(), self.job.video());
+        let (placer, job) = (self.placer.clone(), Arc::clone(self.job));
         self.tasks.spawn(async move {
             let jpeg = poster(
                 &tools,
@@ -193,11 +190,11 @@ impl<'a> Placing<'a> {
             let (bytes, placed) = match jpeg {
                 Ok(jpeg) => {
                     let chunk = NewChunk {
-                        id: ChunkId::poster(video),
+                        id: ChunkId::poster(job.video()),
                         bytes: jpeg.clone(),
                         media: None,
                     };
-                    (jpeg.len() as u64, placer.place(chunk).await)
+                    (jpeg.len() as u64, placer.place(&job, chunk).await)
                 }
                 Err(error) => (0, Err(Problem::new(ErrorCode::FfmpegFailed, error.to_string()))),
             };
@@ -254,13 +251,13 @@ impl<'a> Placing<'a> {
                 )
             }
         };
-        let placer = self.placer.clone();
+        let (placer, job) = (self.placer.clone(), Arc::clone(self.job));
         self.tasks.spawn(async move {
             let bytes = chunk.bytes.len() as u64;
             Landed {
                 bytes,
                 duration_ms,
-                placed: placer.place(chunk).await,
+                placed: placer.place(&job, chunk).await,
                 optional: false,
             }
         });

@@ -1,10 +1,9 @@
 //! Driving ChunkPaxos: performs what a chunk's proposer says, and reports what came of it.
 //!
-//! OPEN and COMMIT of all chunks of all uploads share two batchers; the bytes go to their nodes in parallel. The rules
-//! (retries, other nodes, fewer copies) are the proposer's and not repeated here.
+//! OPEN and COMMIT go through the shared [`Catalogue`]; the bytes go to their nodes in parallel. The rules (retries,
+//! other nodes, fewer copies) are the proposer's and not repeated here.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,31 +13,25 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 use vstack_api::client::{ApiError, Endpoint};
-use vstack_api::roles::{MetadataClient, StorageClient};
+use vstack_api::roles::StorageClient;
 use vstack_api::transport::Transport;
-use vstack_api::wire::{CommitBatch, CommitItem, Committed, OpenBatch, OpenItem, Opened, PutAnswer};
+use vstack_api::wire::{CommitItem, Committed, OpenItem, Opened, PutAnswer};
 use vstack_api::{ErrorCode, Problem};
 use vstack_core::ballot::Ballot;
 use vstack_core::digest::ChunkDigest;
 use vstack_core::id::{ChunkId, NodeId};
-use vstack_core::limits::MAX_BATCH_CHUNKS;
 use vstack_core::manifest::MediaFacts;
 use vstack_core::paxos::master::{Accepted, Value};
 use vstack_core::paxos::proposer::{Failure, Input, Output, Proposer};
 use vstack_core::paxos::{Grant, OpenKind};
 use vstack_core::time::UnixMillis;
 
-use super::batch::Batcher;
+use super::catalogue::{Catalogue, catalogue_failure};
+use super::jobs::JobHandle;
 
-/// Commits in one request: with three receipts and the times of a chunk of nothing but keyframes each has up to 10 kB,
-/// and a JSON body may have 1 MiB.
-const COMMITS_AT_ONCE: usize = 64;
 /// A node that accepts a connection and then says nothing (stopped, or its disk hangs) is given up on after this and a
 /// second for each MiB: slower than any disk or link that could serve video.
 const PUT_PATIENCE: Duration = Duration::from_secs(10);
-/// A lease that another owner holds is asked for again after this at the earliest.
-const LOCKED_PAUSE_MS: u64 = 1_000;
-
 /// A chunk to be placed.
 #[derive(Debug, Clone)]
 pub(super) struct NewChunk {
@@ -56,62 +49,35 @@ pub(super) struct Placed {
 }
 
 /// Places chunks; cheap to clone.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct ChunkPlacer {
-    opens: Batcher<OpenItem, Opened>,
-    commits: Batcher<CommitItem, Committed>,
+    catalogue: Catalogue,
     transport: Arc<dyn Transport>,
-    owner: String,
-}
-
-impl fmt::Debug for ChunkPlacer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChunkPlacer")
-            .field("owner", &self.owner)
-            .finish_non_exhaustive()
-    }
 }
 
 impl ChunkPlacer {
-    pub(super) fn new(metadata: MetadataClient, transport: Arc<dyn Transport>) -> Self {
-        let opening = metadata.clone();
-        let opens = Batcher::new(MAX_BATCH_CHUNKS, move |requests| {
-            let metadata = opening.clone();
-            async move {
-                let answer = metadata.open(&OpenBatch { requests }).await?;
-                Ok(answer.grants.into_iter().map(Into::into).collect())
-            }
-        });
-        let commits = Batcher::new(COMMITS_AT_ONCE, move |commits| {
-            let metadata = metadata.clone();
-            async move {
-                let answer = metadata.commit(&CommitBatch { commits }).await?;
-                Ok(answer.results.into_iter().map(Into::into).collect())
-            }
-        });
-        Self {
-            opens,
-            commits,
-            transport,
-            owner: format!("uploader-{}", uuid::Uuid::new_v4()),
-        }
+    pub(super) const fn new(catalogue: Catalogue, transport: Arc<dyn Transport>) -> Self {
+        Self { catalogue, transport }
     }
 
-    /// Brings a chunk to its nodes and its placement into the catalogue. On return it is durable and decided.
+    /// Brings a chunk of a job to its nodes and its placement into the catalogue. On return it is durable and decided,
+    /// by this job or by somebody else with the same bytes.
     ///
     /// # Errors
     /// Too few nodes took it, or the catalogue refused, after all retries.
-    pub(super) async fn place(&self, chunk: NewChunk) -> Result<Placed, Problem> {
+    pub(super) async fn place(&self, job: &Arc<JobHandle>, chunk: NewChunk) -> Result<Placed, Problem> {
         let bytes = chunk.bytes.clone();
         let digest = tokio::task::spawn_blocking(move || ChunkDigest::of(&bytes)).await;
         let digest = digest.map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
         let proposer = Proposer::new(chunk.id, digest, rand::random());
         let driver = Driver {
             placer: self,
+            job: Arc::clone(job),
             chunk,
             digest,
             node_urls: BTreeMap::new(),
             given_up: Vec::new(),
+            refused: None,
         };
         driver.run(proposer).await
     }
@@ -120,10 +86,13 @@ impl ChunkPlacer {
 /// One proposer's messages.
 struct Driver<'a> {
     placer: &'a ChunkPlacer,
+    job: Arc<JobHandle>,
     chunk: NewChunk,
     digest: ChunkDigest,
     node_urls: BTreeMap<NodeId, String>,
     given_up: Vec<(NodeId, String)>,
+    /// The catalogue's last word, where it was a no that no repetition changes.
+    refused: Option<ErrorCode>,
 }
 
 /// What a message came to.
@@ -131,6 +100,8 @@ struct Event {
     input: Input,
     /// Addresses that came with a grant.
     node_urls: Vec<(NodeId, String)>,
+    /// The catalogue said no.
+    refused: Option<ErrorCode>,
 }
 
 impl From<Input> for Event {
@@ -138,6 +109,7 @@ impl From<Input> for Event {
         Self {
             input,
             node_urls: Vec::new(),
+            refused: None,
         }
     }
 }
@@ -155,7 +127,7 @@ impl Driver<'_> {
                             given_up: self.given_up,
                         });
                     }
-                    Output::Failed { reason } => return Err(self.failure(reason)),
+                    Output::Failed { reason } => return Err(self.failure(&reason)),
                     Output::GaveUpOn { node, reason } => {
                         warn!(chunk = %self.chunk.id, %node, %reason, "node given up on for this chunk");
                         self.given_up.push((node, reason));
@@ -164,37 +136,47 @@ impl Driver<'_> {
                 }
             }
             let Some(event) = messages.next().await else {
-                return Err(self.failure("nothing is left to try".to_owned()));
+                return Err(self.failure("nothing is left to try"));
             };
+            self.refused = event.refused;
             self.node_urls.extend(event.node_urls);
             outputs = proposer.step(now(), event.input);
         }
     }
 
-    fn failure(&self, reason: String) -> Problem {
-        let code = if self.given_up.is_empty() {
-            ErrorCode::Unavailable
-        } else {
-            ErrorCode::NotEnoughReplicas
+    fn failure(&self, reason: &str) -> Problem {
+        let code = match self.refused {
+            Some(code) => code,
+            None if self.given_up.is_empty() => ErrorCode::Unavailable,
+            None => ErrorCode::NotEnoughReplicas,
         };
-        Problem::new(
-            code,
-            format!("chunk {} could not be stored: {reason}", self.chunk.id),
-        )
+        let detail = match code {
+            ErrorCode::VideoNotFound => "the video was deleted while its file was being stored".to_owned(),
+            _ => format!("chunk {} could not be stored: {reason}", self.chunk.id),
+        };
+        Problem::new(code, detail)
     }
 
     fn message(&self, output: Output) -> Option<BoxFuture<'static, Event>> {
+        let (job, catalogue) = (Arc::clone(&self.job), self.placer.catalogue.clone());
+        let digest = self.digest;
         Some(match output {
             Output::Open { exclude, min_ack, .. } => {
                 let item = OpenItem {
                     chunk_id: self.chunk.id,
                     kind: OpenKind::Upload,
-                    owner: self.placer.owner.clone(),
+                    // The lease is the job's: its next life goes on at once, anybody else waits.
+                    owner: format!("upload {}", job.id()),
                     exclude: exclude.into_iter().collect(),
                     min_ack: Some(min_ack),
                 };
-                let opens = self.placer.opens.clone();
-                Box::pin(async move { open_event(opens.call(item).await) })
+                Box::pin(async move {
+                    let opened = catalogue.open(&job, item).await;
+                    if let Some(copies) = copies_there(&opened, &digest) {
+                        job.spared(copies * digest.size_bytes);
+                    }
+                    open_event(opened, &digest)
+                })
             }
             // Nobody asks while grants do not tell of replaced ballots; the proposer then sends the bytes.
             Output::Prepare { node, grant } => {
@@ -226,8 +208,7 @@ impl Driver<'_> {
                     receipts,
                     media,
                 };
-                let commits = self.placer.commits.clone();
-                Box::pin(async move { commit_input(ballot, commits.call(item).await).into() })
+                Box::pin(async move { commit_event(ballot, catalogue.commit(&job, item).await, &digest) })
             }
             Output::WakeAt(at) => {
                 let pause = Duration::from_millis(at.since(now()));
@@ -259,12 +240,23 @@ impl Driver<'_> {
         let client = StorageClient(Endpoint::with_transport(url, Arc::clone(&self.placer.transport)));
         let NewChunk { id, bytes, .. } = self.chunk.clone();
         let sha256 = Some(self.digest.sha256);
-        let patience = PUT_PATIENCE + Duration::from_secs(self.digest.size_bytes >> 20);
+        let size_bytes = self.digest.size_bytes;
+        let patience = PUT_PATIENCE + Duration::from_secs(size_bytes >> 20);
+        let job = Arc::clone(&self.job);
         Box::pin(async move {
             let stored = async {
                 match from {
-                    Some(from) => client.adopt(grant, id, from, sha256).await,
-                    None => client.put(&grant, id, bytes).await,
+                    Some(from) => {
+                        let adopted = client.adopt(grant, id, from, sha256).await;
+                        if adopted.is_ok() {
+                            job.spared(size_bytes);
+                        }
+                        adopted
+                    }
+                    None => {
+                        job.sent(size_bytes);
+                        client.put(&grant, id, bytes).await
+                    }
                 }
             };
             store_input(node, ballot, timeout(patience, stored).await).into()
@@ -272,7 +264,13 @@ impl Driver<'_> {
     }
 }
 
-fn open_event(result: Result<Opened, Problem>) -> Event {
+/// Copies that are decided already, of a chunk with these bytes.
+fn copies_there(opened: &Result<Opened, Problem>, digest: &ChunkDigest) -> Option<u64> {
+    let decided = opened.as_ref().err()?.decided.as_ref()?;
+    (decided.value.digest == *digest).then_some(decided.value.parts.len() as u64)
+}
+
+fn open_event(result: Result<Opened, Problem>, digest: &ChunkDigest) -> Event {
     match result {
         Ok(opened) => Event {
             node_urls: opened
@@ -286,34 +284,40 @@ fn open_event(result: Result<Opened, Problem>) -> Event {
                 grant: opened.grant,
                 replaced: None,
             },
+            refused: None,
         },
-        Err(problem) => Input::OpenFailed(catalogue_failure(problem)).into(),
+        Err(problem) => Event {
+            refused: refusal(&problem, digest),
+            node_urls: Vec::new(),
+            input: Input::OpenFailed(catalogue_failure(problem)),
+        },
     }
 }
 
-fn commit_input(ballot: Ballot, result: Result<Committed, Problem>) -> Input {
+fn commit_event(ballot: Ballot, result: Result<Committed, Problem>, digest: &ChunkDigest) -> Event {
     match result {
         Ok(committed) => Input::Committed(Accepted {
             ballot: committed.epoch,
             value: Value::Placed(committed.value),
-        }),
-        Err(problem) => Input::CommitFailed {
-            ballot,
-            failure: catalogue_failure(problem),
+        })
+        .into(),
+        Err(problem) => Event {
+            refused: refusal(&problem, digest),
+            node_urls: Vec::new(),
+            input: Input::CommitFailed {
+                ballot,
+                failure: catalogue_failure(problem),
+            },
         },
     }
 }
 
-fn catalogue_failure(problem: Problem) -> Failure {
-    let reason = problem.detail;
-    match problem.code {
-        ErrorCode::Fenced => Failure::Fenced,
-        ErrorCode::Locked => Failure::Locked {
-            until: now() + LOCKED_PAUSE_MS,
-        },
-        ErrorCode::NotEnoughNodes => Failure::NotEnoughNodes { reason },
-        _ if problem.retryable => Failure::Transient { reason },
-        _ => Failure::Refused { reason },
+/// The code with which the upload fails if this is the catalogue's last word.
+fn refusal(problem: &Problem, digest: &ChunkDigest) -> Option<ErrorCode> {
+    match &problem.decided {
+        Some(decided) if decided.value.digest != *digest => Some(ErrorCode::Conflict),
+        Some(_) => None,
+        None => (!problem.retryable && problem.code != ErrorCode::Fenced).then_some(problem.code),
     }
 }
 

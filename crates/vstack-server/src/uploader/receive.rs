@@ -56,6 +56,8 @@ pub(super) async fn receive<E: std::fmt::Display>(
         }
     }
     writer.flush().await.map_err(disk_problem)?;
+    // The sender is told that its file is here; a power cut must not make that untrue.
+    writer.get_ref().sync_all().await.map_err(disk_problem)?;
     job.received_all(received);
     Ok(received)
 }

@@ -55,7 +55,7 @@ async fn upload_form(
     let form = form.map_err(|rejection| refuse(ErrorCode::UnsupportedMediaType, rejection.body_text()))?;
     finish_even_if_the_client_leaves(async move {
         let job = receive_form(&uploader, form, length_of(&headers)).await?;
-        Ok(uploader.launch(&job))
+        Ok(uploader.launch(&job).await)
     })
     .await
 }
@@ -206,16 +206,19 @@ async fn upload_raw(
         .parse()
         .map_err(|_| refuse(ErrorCode::BadVideoId, "a video id is a UUID in lower case"))?;
     let entry = uploader.metadata.video(video).await?;
-    if entry.status != VideoStatus::Uploading || entry.total_chunks > 0 {
+    if entry.status != VideoStatus::Uploading {
         return Err(refuse(ErrorCode::Conflict, "this video has its file already"));
     }
+    // Chunks are there: another uploader began, and this one goes on with what it left. Other bytes than those are
+    // refused, and what the other one stored is not ours to remove.
+    let joined = entry.total_chunks > 0;
     let length = length_of(request.headers());
-    let job = uploader.begin_for(video, &entry.title, length)?;
+    let job = uploader.begin_for(video, &entry.title, length, joined).await?;
     finish_even_if_the_client_leaves(async move {
         uploader
             .receive(&job, request.into_body().into_data_stream())
             .await?;
-        Ok(uploader.launch(&job))
+        Ok(uploader.launch(&job).await)
     })
     .await
 }

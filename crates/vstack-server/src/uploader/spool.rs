@@ -1,8 +1,8 @@
 //! The spool: originals on disk while they become videos, and for seven days after they failed to.
 //!
 //! A job has up to two files, named by its id and never by anything a user said: `{id}.original` and `{id}.json`, the
-//! note from which a restarted uploader learns what it left behind. Nothing here is synced: a power cut loses the
-//! upload, which the client then repeats.
+//! note from which a restarted uploader learns what to go on with and what to tidy up. Both are synced before the client
+//! is told that its file is here.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -14,6 +14,9 @@ use vstack_core::limits::SPOOL_KEEP_MS;
 use vstack_core::time::UnixMillis;
 
 use crate::role::StartError;
+
+/// Extension of a note that is being written.
+const FRESH_NOTE: &str = "fresh";
 
 /// The folder `spool` of the role's data, locked for this process.
 #[derive(Debug)]
@@ -31,6 +34,15 @@ pub(super) struct Note {
     pub(super) title: String,
     /// The catalogue may still have rows and chunks of it.
     pub(super) must_abort: bool,
+    /// All of the original is on disk: a restart goes on with it.
+    #[serde(default)]
+    pub(super) received: bool,
+    /// Another uploader had stored chunks of this video before. It is not ours to abort.
+    #[serde(default)]
+    pub(super) joined: bool,
+    /// How often a start of the role has taken it up.
+    #[serde(default)]
+    pub(super) starts: u32,
     /// When it failed; `None` while it is worked on.
     pub(super) failed_at: Option<UnixMillis>,
     /// Code of the failure.
@@ -58,8 +70,28 @@ impl Spool {
         self.folder.join(format!("{job_id}.json"))
     }
 
+    /// Replaces a job's note. On return it is durable, and so is the name of its original.
     pub(super) fn write_note(&self, note: &Note) -> io::Result<()> {
-        fs::write(self.note_path(&note.job_id), serde_json::to_vec(note)?)
+        let path = self.note_path(&note.job_id);
+        let fresh = path.with_extension(FRESH_NOTE);
+        let mut file = File::create(&fresh)?;
+        file.write_all(&serde_json::to_vec(note)?)?;
+        file.sync_all()?;
+        fs::rename(&fresh, &path)?;
+        File::open(&self.folder)?.sync_all()
+    }
+
+    /// How long an original is; `None` when it is not here.
+    pub(super) fn original_bytes(&self, job_id: &str) -> Option<u64> {
+        fs::metadata(self.original(job_id)).ok().map(|facts| facts.len())
+    }
+
+    /// Removes what was received of a file; its note stays.
+    pub(super) fn remove_original(&self, job_id: &str) -> io::Result<()> {
+        match fs::remove_file(self.original(job_id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Removes a job's files; those that are not there are no matter.
@@ -96,7 +128,8 @@ impl Spool {
                 .file_stem()
                 .and_then(|stem| stem.to_str())
                 .unwrap_or_default();
-            if !notes.iter().any(|note| note.job_id == stem) {
+            let half_written = path.extension().is_some_and(|extension| extension == FRESH_NOTE);
+            if half_written || !notes.iter().any(|note| note.job_id == stem) {
                 fs::remove_file(&path)?;
             }
         }
@@ -155,6 +188,9 @@ mod tests {
             video_id: VideoId(Uuid::from_u128(1)),
             title: "title".to_owned(),
             must_abort: true,
+            received: false,
+            joined: false,
+            starts: 0,
             failed_at: failed_at.map(UnixMillis),
             code: None,
         }
@@ -176,6 +212,7 @@ mod tests {
         fs::write(spool.original("stray"), b"bytes").unwrap();
         spool.write_note(&note("kept", None)).unwrap();
         fs::write(spool.note_path("broken"), b"{").unwrap();
+        fs::write(spool.note_path("kept").with_extension(FRESH_NOTE), b"{").unwrap();
         let notes = spool.notes().unwrap();
         assert_eq!(notes, [note("kept", None)]);
         spool.remove_strays(&notes).unwrap();

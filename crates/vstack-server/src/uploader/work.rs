@@ -1,8 +1,8 @@
 //! One upload from its first byte to its end, and what is left to tidy up.
 //!
 //! Whoever starts a job here sees it end: done, failed or cancelled, its video finalized or aborted, its original
-//! removed or kept with a note. An abort that the metadata role does not answer is repeated until it does, also after a
-//! restart.
+//! removed or kept with a note. A job whose file is here is taken up again by the next start of the role, under the same
+//! id. An abort that the metadata role does not answer is repeated until it does, also after a restart.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,12 +29,14 @@ use super::spool::{Note, Spool};
 const TIDY_PERIOD: Duration = Duration::from_secs(60);
 /// Pauses between the first tries to abort a video.
 const ABORT_PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
+/// Starts that take a job up. A file that brings the role down each time must not do so for ever.
+const MAX_STARTS: u32 = 5;
 
 /// The role's state.
 #[derive(Debug)]
 pub(super) struct Uploader {
     pub(super) jobs: Jobs,
-    spool: Spool,
+    spool: Arc<Spool>,
     pub(super) metadata: MetadataClient,
     pipeline: Pipeline,
     pub(super) stop: CancellationToken,
@@ -49,7 +51,7 @@ impl Uploader {
     ) -> Self {
         Self {
             jobs: Jobs::default(),
-            spool,
+            spool: Arc::new(spool),
             metadata,
             pipeline,
             stop,
@@ -67,15 +69,16 @@ impl Uploader {
             .create_video(title, 0.0)
             .await
             .map_err(ApiError::into_problem)?;
-        self.begin_for(created.video_id, title, total_bytes)
+        self.begin_for(created.video_id, title, total_bytes, false).await
     }
 
     /// A job for a video that is there already.
-    pub(super) fn begin_for(
+    pub(super) async fn begin_for(
         &self,
         video: VideoId,
         title: &str,
         total_bytes: Option<u64>,
+        joined: bool,
     ) -> Result<Arc<JobHandle>, Problem> {
         let taken = || {
             Problem::new(
@@ -83,17 +86,13 @@ impl Uploader {
                 "a file is being uploaded for this video already",
             )
         };
-        let job = self.jobs.add(video, title, total_bytes).ok_or_else(taken)?;
+        let job = self
+            .jobs
+            .add(video, title, total_bytes, joined)
+            .ok_or_else(taken)?;
         info!(job = %job.id(), %video, "receiving a file");
-        let note = Note {
-            job_id: job.id(),
-            video_id: video,
-            title: title.to_owned(),
-            must_abort: true,
-            failed_at: None,
-            code: None,
-        };
-        self.write_note(&note);
+        let note = note_of(&job, false);
+        self.write_note(note).await;
         Ok(job)
     }
 
@@ -117,28 +116,78 @@ impl Uploader {
         if job.snapshot().state.is_final() {
             return;
         }
-        let cleared = self.abort(job.video()).await;
+        let cleared = job.joined || self.abort(job.video()).await;
         if cleared && let Err(error) = self.spool.remove(&job.id()) {
             warn!(job = %job.id(), %error, "an original cannot be removed");
         }
         end_without_video(job, problem.into());
     }
 
-    /// Lets the job go on by itself.
-    pub(super) fn launch(self: &Arc<Self>, job: &Arc<JobHandle>) -> UploadAccepted {
-        let (uploader, running) = (Arc::clone(self), Arc::clone(job));
-        tokio::spawn(async move {
-            let stop = uploader.stop.clone();
-            // A stopping role leaves the job's note; the next start finds it and cleans up.
-            stop.run_until_cancelled_owned(uploader.work(running)).await;
-        });
+    /// Lets the job, whose file is here, go on by itself. From now on a restart goes on with it too.
+    pub(super) async fn launch(self: &Arc<Self>, job: &Arc<JobHandle>) -> UploadAccepted {
+        let note = note_of(job, true);
+        self.write_note(note.clone()).await;
+        self.run(job, note);
         UploadAccepted {
             video_id: job.video(),
             job_id: job.id(),
         }
     }
 
-    async fn work(&self, job: Arc<JobHandle>) {
+    fn run(self: &Arc<Self>, job: &Arc<JobHandle>, note: Note) {
+        let (uploader, running) = (Arc::clone(self), Arc::clone(job));
+        tokio::spawn(async move {
+            let stop = uploader.stop.clone();
+            // A stopping role leaves the job's note; the next start finds it and goes on.
+            stop.run_until_cancelled_owned(uploader.work(running, note)).await;
+        });
+    }
+
+    /// Goes on with what an earlier life of the role has received and not finished, and notes what it cannot go on with.
+    pub(super) async fn take_up_unfinished(self: &Arc<Self>) {
+        let notes = self.notes();
+        if let Err(error) = self.spool.remove_strays(&notes) {
+            warn!(%error, "the spool cannot be tidied");
+        }
+        for note in notes.into_iter().filter(|note| note.failed_at.is_none()) {
+            self.take_up(note).await;
+        }
+    }
+
+    async fn take_up(self: &Arc<Self>, note: Note) {
+        let original = self.spool.original_bytes(&note.job_id).filter(|_| note.received);
+        let job = match original {
+            Some(bytes) if note.starts < MAX_STARTS => {
+                self.jobs
+                    .restore(&note.job_id, note.video_id, &note.title, bytes, note.joined)
+            }
+            _ => None,
+        };
+        let Some(job) = job else {
+            warn!(job = %note.job_id, video = %note.video_id, "an upload was interrupted and cannot go on");
+            if !note.received
+                && let Err(error) = self.spool.remove_original(&note.job_id)
+            {
+                warn!(job = %note.job_id, %error, "a part of an original cannot be removed");
+            }
+            let (failed_at, code) = (Some(now()), Some(ErrorCode::Unavailable.to_string()));
+            return self
+                .write_note(Note {
+                    failed_at,
+                    code,
+                    ..note
+                })
+                .await;
+        };
+        info!(job = %note.job_id, video = %note.video_id, "an upload goes on after a restart");
+        job.note("The uploader was restarted; the upload went on by itself.".to_owned());
+        let starts = note.starts + 1;
+        let note = Note { starts, ..note };
+        self.write_note(note.clone()).await;
+        self.run(&job, note);
+    }
+
+    async fn work(&self, job: Arc<JobHandle>, note: Note) {
         let original = self.spool.original(&job.id());
         let placed = tokio::select! {
             biased;
@@ -155,7 +204,7 @@ impl Uploader {
         };
         match outcome {
             Ok(()) => self.end_well(&job, original),
-            Err(failure) => self.end_badly(&job, failure).await,
+            Err(failure) => self.end_badly(&job, failure, note).await,
         }
     }
 
@@ -174,16 +223,15 @@ impl Uploader {
         info!(job = %job_id, video = %video_id, stored_chunks, stored_bytes, "the video is complete");
     }
 
-    async fn end_badly(&self, job: &JobHandle, failure: JobFailure) {
-        let aborted = self.abort(job.video()).await;
-        self.write_note(&Note {
-            job_id: job.id(),
-            video_id: job.video(),
-            title: job.snapshot().title,
+    async fn end_badly(&self, job: &JobHandle, failure: JobFailure, note: Note) {
+        let aborted = job.joined || self.abort(job.video()).await;
+        self.write_note(Note {
             must_abort: !aborted,
             failed_at: Some(now()),
             code: Some(failure.problem.code.to_string()),
-        });
+            ..note
+        })
+        .await;
         end_without_video(job, failure);
     }
 
@@ -204,27 +252,16 @@ impl Uploader {
         false
     }
 
-    fn write_note(&self, note: &Note) {
-        if let Err(error) = self.spool.write_note(note) {
-            error!(job = %note.job_id, %error, "the note of an upload cannot be written; a restart will not know of it");
+    async fn write_note(&self, note: Note) {
+        let (spool, job) = (Arc::clone(&self.spool), note.job_id.clone());
+        let written = tokio::task::spawn_blocking(move || spool.write_note(&note)).await;
+        if let Err(error) = written.unwrap_or_else(|panic| Err(panic.into())) {
+            error!(%job, %error, "the note of an upload cannot be written; a restart will not know of it");
         }
     }
 
-    /// Cleans up after an earlier life, then every minute after this one.
+    /// Every minute, looks after what failed uploads left.
     pub(super) async fn tidy_for_ever(&self) {
-        let notes = self.notes();
-        if let Err(error) = self.spool.remove_strays(&notes) {
-            warn!(%error, "the spool cannot be tidied");
-        }
-        for note in notes.into_iter().filter(|note| note.failed_at.is_none()) {
-            warn!(job = %note.job_id, video = %note.video_id, "an upload was interrupted by a restart");
-            let code = Some(ErrorCode::Unavailable.to_string());
-            self.write_note(&Note {
-                failed_at: Some(now()),
-                code,
-                ..note
-            });
-        }
         let mut periods = interval(TIDY_PERIOD);
         loop {
             periods.tick().await;
@@ -243,15 +280,28 @@ impl Uploader {
 
     async fn tidy(&self, note: Note) {
         if note.failed_at.is_some() && note.must_abort && self.abort(note.video_id).await {
-            self.write_note(&Note {
-                must_abort: false,
-                ..note
-            });
+            let must_abort = false;
+            self.write_note(Note { must_abort, ..note }).await;
         } else if note.is_over(now())
             && let Err(error) = self.spool.remove(&note.job_id)
         {
             warn!(job = %note.job_id, %error, "an old original cannot be removed");
         }
+    }
+}
+
+/// The first note of a job.
+fn note_of(job: &JobHandle, received: bool) -> Note {
+    Note {
+        job_id: job.id(),
+        video_id: job.video(),
+        title: job.snapshot().title,
+        must_abort: !job.joined,
+        received,
+        joined: job.joined,
+        starts: 0,
+        failed_at: None,
+        code: None,
     }
 }
 

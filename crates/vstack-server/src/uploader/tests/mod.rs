@@ -18,6 +18,8 @@ use vstack_core::manifest::{Manifest, ManifestChunk, VideoStatus};
 use vstack_media::clip::{ClipSpec, generate};
 use vstack_media::ffmpeg::Tools;
 
+mod resume;
+
 use super::{UploaderConfig, start};
 use crate::metadata::{self, MetadataConfig};
 use crate::role::Running;
@@ -432,56 +434,6 @@ async fn a_sender_that_breaks_off_leaves_nothing() {
     );
     assert!(cluster.is_gone(job.video_id).await);
     assert_eq!(fs::read_dir(cluster.spool()).unwrap().count(), 0);
-    cluster.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_restart_interrupts_is_taken_out_of_the_cluster() {
-    let scripts = tempfile::tempdir().unwrap();
-    let cluster = Cluster::start(
-        3,
-        scripted_tools(scripts.path(), "ffmpeg \"$@\" && exec sleep 600"),
-    )
-    .await;
-    let file = clip(cluster.folder.path(), 25).await;
-    let accepted = cluster.upload("Clip", &file).await;
-    cluster
-        .wait_for(&accepted.job_id, |job| job.stored_chunks >= 3)
-        .await;
-    let Cluster {
-        metadata,
-        nodes,
-        uploader,
-        folder,
-    } = cluster;
-    uploader.stop().await;
-    let deadline = Instant::now() + DEADLINE;
-    // The stopped role's tasks let go of the folder a moment after it said goodbye.
-    let uploader = loop {
-        let config = UploaderConfig::new(any_port(), &metadata.url, folder.path().join("uploader"), key());
-        match start(config).await {
-            Ok(running) => break running,
-            Err(error) => assert!(Instant::now() < deadline, "{error}"),
-        }
-        sleep(Duration::from_millis(50)).await;
-    };
-    let cluster = Cluster {
-        metadata,
-        nodes,
-        uploader,
-        folder,
-    };
-    until("the video is gone", || async {
-        cluster.is_gone(accepted.video_id).await
-    })
-    .await;
-    assert!(
-        cluster
-            .spool()
-            .join(format!("{}.original", accepted.job_id))
-            .is_file(),
-        "the original is kept"
-    );
     cluster.stop().await;
 }
 
