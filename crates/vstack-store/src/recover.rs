@@ -21,7 +21,7 @@ use crate::identity::{FolderLock, Identity, load_generation, load_or_format};
 use crate::index::{Index, Location, ObjectState};
 use crate::read::read_header;
 use crate::record::{HEADER_LEN, ObjectName, RecordKind, Reference};
-use crate::scan::{Extent, Found, Scan, scan, scan_durable_part};
+use crate::scan::{Extent, Found, Scan, scan};
 use crate::shared::{Shared, StoreOptions};
 use crate::superblock::{Superblock, SuperblockFault, open_header, parse_file_name};
 
@@ -316,14 +316,13 @@ impl<'a> Recovery<'a> {
         let len = file
             .size()
             .map_err(|error| DiskFault::new("measure", &superblock.path, &error))?;
-        let found = scan(file, salt, Extent { len, abandoned_at }).unwrap_or_else(|error| {
-            // As after any failed sync: what was not known to be on disk does not count, and the file is closed.
+        let found = scan(file, salt, Extent { len, abandoned_at })
+            .map_err(|error| DiskFault::new("read again", &superblock.path, &error))?;
+        if let Some(error) = &found.sync_error {
+            // As after any failed sync the file is closed; the next superblock says how much of it counts.
             warn!(path = %superblock.path.display(), %error, "sync at start failed, closing the superblock");
-            let (scan, durable) = scan_durable_part(file, salt, len);
-            self.resume.abandoned = Some((superblock.header.uuid, durable));
-            scan
-        });
-        if newest && abandoned_at.is_none() {
+            self.resume.abandoned = Some((superblock.header.uuid, found.end));
+        } else if newest && abandoned_at.is_none() {
             self.settle_newest(superblock, &found)?;
         }
         self.take_scan(superblock.header.number, found);

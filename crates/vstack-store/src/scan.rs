@@ -54,6 +54,8 @@ pub(crate) struct Scan {
     pub(crate) sealed: bool,
     /// The disk failed to read somewhere, so nothing may be concluded from what is missing.
     pub(crate) read_errors: bool,
+    /// The file could not be synced: it may not be written or synced again.
+    pub(crate) sync_error: Option<io::Error>,
 }
 
 impl Scan {
@@ -61,7 +63,7 @@ impl Scan {
     pub(crate) fn appendable(&self) -> bool {
         let clean =
             self.bad.is_empty() && !self.read_errors && !self.records.iter().any(|record| record.damaged);
-        clean && !self.sealed && self.end.is_multiple_of(BATCH_ALIGN)
+        clean && !self.sealed && self.sync_error.is_none() && self.end.is_multiple_of(BATCH_ALIGN)
     }
 }
 
@@ -91,17 +93,19 @@ pub(crate) struct Extent {
 /// The last batch of a file cannot vouch for itself, so the file is synced and what stands after the durable length is
 /// read once more, from the disk and not from the cache. Otherwise a repeated PUT would be told "already stored" about
 /// bytes that a power cut takes away; and after a failed sync, which leaves in the cache what is not on the disk, the
-/// writer would go on behind a hole.
+/// writer would go on behind a hole. If the sync fails now, what the disk itself gives back counts all the same: the last
+/// acknowledged batch is in it, and nothing else vouches for that.
 ///
 /// # Errors
-/// The sync failed. Then nothing beyond the durable length may be used, and the file may not be written again.
+/// What memory holds of the file cannot be dropped, so that nobody knows what is on the disk.
 pub(crate) fn scan(file: &dyn DiskFile, salt: u64, extent: Extent) -> io::Result<Scan> {
     let limit = extent.abandoned_at.map_or(extent.len, |at| at.min(extent.len));
     let mut window = Window::new(file, limit);
     let mut walk = Walk::all(&mut window, salt);
     let durable = walk.durable().max(extent.abandoned_at.unwrap_or(0));
+    let mut sync_error = None;
     if limit > durable {
-        file.fdatasync()?;
+        sync_error = file.fdatasync().err();
         file.drop_cache(durable)?;
         walk.cut_at(durable);
         window.forget();
@@ -116,27 +120,11 @@ pub(crate) fn scan(file: &dyn DiskFile, salt: u64, extent: Extent) -> io::Result
         durable,
         end: limit,
         read_errors: window.read_errors,
+        sync_error,
         ..Scan::default()
     };
     scan.sort_out(walk.bad, limit);
     Ok(scan)
-}
-
-/// The part of a superblock that is surely synced, when the rest could not be.
-pub(crate) fn scan_durable_part(file: &dyn DiskFile, salt: u64, len: u64) -> (Scan, u64) {
-    let mut walk = Walk::all(&mut Window::new(file, len), salt);
-    let durable = walk.durable();
-    walk.cut_at(durable);
-    walk.records.retain(|record| record.end() <= durable);
-    let scan = Scan {
-        records: walk.records,
-        bad: walk.bad.into_iter().map(|range| (range, true)).collect(),
-        durable,
-        end: durable,
-        sealed: true,
-        ..Scan::default()
-    };
-    (scan, durable)
 }
 
 impl Scan {

@@ -5,13 +5,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
 use vstack_core::ballot::Ballot;
-use vstack_store::sim::{Fault, Model, Random, SimDisk, Step, chunk, name, one_content_per_name};
-use vstack_store::{ErrorKind, PutRequest, RecoveryReport, Store, StoreError, StoreOptions};
+use vstack_store::sim::{
+    Call, Fault, Model, Random, SimDisk, Step, chunk, content, name, one_content_per_name,
+};
+use vstack_store::{ErrorKind, PutRequest, RecoveryReport, SteppedStore, Store, StoreError, StoreOptions};
 
 mod common;
 use common::test_options;
@@ -223,6 +226,32 @@ fn a_mark_that_could_not_be_synced_is_no_ground_to_build_on() {
         );
         check_after_failure(&disk, model, &format!("the {operation} of the mark failed"));
     }
+}
+
+#[test]
+fn a_sync_that_fails_at_the_start_loses_no_acknowledged_batch() {
+    let disk = SimDisk::new();
+    let mut model = Model::default();
+    let (mut stepped, _) = SteppedStore::open(Path::new("/disk/node"), options(&disk)).unwrap();
+    let data = content(1, 0, 5000);
+    let (sender, outcome) = channel();
+    let (chunk, ballot) = name(1, 0);
+    let request = PutRequest::new(chunk, ballot, Bytes::from(data.clone()));
+    stepped.store().put(request, move |result| {
+        sender.send(result).expect("the test waits")
+    });
+    stepped.write_all();
+    model.note_put((chunk, ballot), data, outcome.recv().unwrap().map(drop));
+    assert!(model.is_stored((chunk, ballot)));
+    // No mark after the batch vouches for it, and the next start's sync of the file fails.
+    drop(stepped);
+    let syncs_the_lock = 5;
+    disk.inject(Fault {
+        call: Some(Call::Sync),
+        ..Fault::once(disk.calls() + syncs_the_lock, 5)
+    });
+    check_after_failure(&disk, model, "the sync of the file at the start failed");
+    assert!(!disk.touched_after_failure());
 }
 
 #[test]
