@@ -99,12 +99,12 @@ impl Shared {
                 .get(ObjectName { chunk, ballot })
                 .map(|location| (ballot, location)),
         };
+        // Only its own tombstone says of an object that it is not in a file that cannot be read.
         let deleted = match found {
             Some((ballot, location)) if location.state != ObjectState::Deleted => {
                 return Ok((ObjectName { chunk, ballot }, location));
             }
-            Some(_) => true,
-            None => index.ballots(chunk).next().is_some(),
+            other => other.is_some(),
         };
         drop(index);
         if deleted || self.unread_files == 0 {

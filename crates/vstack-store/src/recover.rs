@@ -87,6 +87,9 @@ pub struct RecoveryReport {
     /// Pairs of records under one name with different bytes; the first was kept.
     pub contradictions: Vec<(ChunkId, Ballot)>,
     pub skipped: Vec<SkippedFile>,
+    /// Superblocks that the disk could not read everywhere. They are left as they are: what is missing now may be there
+    /// at the next start.
+    pub unread: Vec<u32>,
     pub duration_ms: u64,
 }
 
@@ -157,7 +160,8 @@ pub(crate) fn open(folder: &Path, options: StoreOptions) -> Result<Opened, Store
         .skipped
         .iter()
         .filter(|file| file.reason.may_hold_objects())
-        .count();
+        .count()
+        + report.unread.len();
     report.log();
     let generation = load_generation(&*disk, folder)?.max(index.highest_generation());
     let shared = Shared::new(options, identity, data, unread, index, superblocks, generation);
@@ -349,6 +353,9 @@ impl<'a> Recovery<'a> {
 
     fn take_scan(&mut self, number: u32, found: Scan) {
         self.report.records += found.records.len() as u64;
+        if found.read_errors {
+            self.report.unread.push(number);
+        }
         self.report.torn.extend(found.torn.map(|range| TornTail {
             superblock: number,
             range,
@@ -450,6 +457,7 @@ impl RecoveryReport {
         self.bad.is_empty()
             && self.corrupt.is_empty()
             && self.skipped.is_empty()
+            && self.unread.is_empty()
             && self.contradictions.is_empty()
     }
 
@@ -476,6 +484,9 @@ impl RecoveryReport {
         }
         for (chunk, ballot) in &self.contradictions {
             warn!(%chunk, %ballot, "two records with different bytes under one name, the first is kept");
+        }
+        for superblock in &self.unread {
+            warn!(superblock, "the disk cannot read all of it, left as it is");
         }
         for file in &self.skipped {
             warn!(name = %file.name, reason = %file.reason, "superblock file left aside");

@@ -111,15 +111,23 @@ pub(crate) fn scan(file: &dyn DiskFile, salt: u64, extent: Extent) -> io::Result
         window.forget();
         walk.go_on(&mut window, salt, durable);
     }
-    for record in &mut walk.records {
-        let unsure = record.end() > durable || record.end() > limit;
-        record.damaged = unsure && !body_is_intact(file, record, limit);
+    let mut read_errors = window.read_errors;
+    for record in walk
+        .records
+        .iter_mut()
+        .filter(|record| record.end() > durable.min(limit))
+    {
+        match body_is_intact(file, record, limit) {
+            Ok(intact) => record.damaged = !intact,
+            // Not a word about the bytes: the first read will tell.
+            Err(_) => read_errors = true,
+        }
     }
     let mut scan = Scan {
         records: walk.records,
         durable,
         end: limit,
-        read_errors: window.read_errors,
+        read_errors,
         sync_error,
         ..Scan::default()
     };
@@ -223,30 +231,28 @@ impl Walk {
     }
 }
 
-fn body_is_intact(file: &dyn DiskFile, record: &Found, limit: u64) -> bool {
+fn body_is_intact(file: &dyn DiskFile, record: &Found, limit: u64) -> io::Result<bool> {
     if record.end() > limit {
-        return false;
+        return Ok(false);
     }
     match record.header.kind {
         RecordKind::Data => data_is_intact(file, record),
         RecordKind::Reference => {
             let mut body = [0; Reference::LEN];
-            let read = read_exact(file, &mut body, record.position + HEADER_LEN as u64);
-            read.is_ok() && Reference::decode(&body).is_some()
+            read_exact(file, &mut body, record.position + HEADER_LEN as u64)?;
+            Ok(Reference::decode(&body).is_some())
         }
-        _ => true,
+        _ => Ok(true),
     }
 }
 
 /// Checks the leaf checksums of one object; at most 64 MiB, and only for the last batch of a file.
-fn data_is_intact(file: &dyn DiskFile, record: &Found) -> bool {
+fn data_is_intact(file: &dyn DiskFile, record: &Found) -> io::Result<bool> {
     let len = record.header.body_len;
     let mut body = vec![0; record.header.record_len as usize - HEADER_LEN];
-    if read_exact(file, &mut body, record.position + HEADER_LEN as u64).is_err() {
-        return false;
-    }
+    read_exact(file, &mut body, record.position + HEADER_LEN as u64)?;
     let tail = body.split_off(len as usize);
-    tail == data_tail(len, &leaf_crcs(&[Bytes::from(body)]))
+    Ok(tail == data_tail(len, &leaf_crcs(&[Bytes::from(body)])))
 }
 
 /// A sliding view of the file. What the disk cannot read looks like zeros, which are no header.

@@ -129,7 +129,7 @@ pub(crate) struct Shared {
     pub(crate) identity: Identity,
     /// Where the superblocks are.
     pub(crate) data: PathBuf,
-    /// Superblock files at start that could not be read at all.
+    /// Superblock files that could not be read at the start, or not everywhere.
     pub(crate) unread_files: usize,
     pub(crate) batches: AtomicU64,
     pub(crate) batched_requests: AtomicU64,

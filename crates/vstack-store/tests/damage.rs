@@ -15,8 +15,8 @@ use vstack_store::record::{HEADER_LEN, RecordHeader, RecordKind};
 use vstack_store::sim::SimDisk;
 use vstack_store::superblock::{SUPERBLOCK_HEADER_LEN, SuperblockHeader};
 use vstack_store::{
-    AdoptRequest, DeleteReason, ErrorKind, PutRequest, RecoveryReport, SkipReason, Store, StoreError,
-    StoreOptions,
+    AdoptRequest, DeleteReason, ErrorKind, PutRequest, RecoveryReport, SkipReason, SteppedStore, Store,
+    StoreError, StoreOptions,
 };
 
 mod common;
@@ -534,4 +534,47 @@ fn a_future_format_is_left_aside_and_a_future_folder_refused() {
         folder.try_open(|_| {}),
         Err(StoreError::BadFolder { .. })
     ));
+}
+
+#[test]
+fn what_the_disk_cannot_read_at_the_start_is_neither_cut_off_nor_called_unknown() {
+    let disk = SimDisk::default();
+    let (mut stepped, _) = SteppedStore::open(Path::new("/disk/node"), options(&disk)).expect("opens");
+    let data = bytes_of(1, 50_000);
+    for ballot in [Ballot::PLAIN, Ballot::from_number(6)] {
+        let request = PutRequest::new(chunk(1), ballot, Bytes::from(data.clone()));
+        let store = stepped.store();
+        store.put(request, |result| assert!(result.is_ok(), "{result:?}"));
+        stepped.write_all();
+    }
+    // Nothing after the batch vouches for it, so the next start reads all of it; it may not.
+    drop(stepped);
+    let second = SUPERBLOCK_HEADER_LEN + 53_248;
+    let header = second..second + 512;
+    // So far in that the search for headers does not come by.
+    let body = second + 40_960..second + 45_056;
+    for (lost, kind) in [(header, ErrorKind::Unavailable), (body, ErrorKind::Corrupt)] {
+        let failing = disk.snapshot();
+        failing.lose_sectors(Path::new(SUPERBLOCK), lost.clone());
+        let (store, report) = open(&failing);
+        assert_eq!(report.unread, [0], "{report:?}");
+        assert!(report.torn.is_empty(), "{report:?}");
+        assert_eq!(
+            store.get(chunk(1), Some(Ballot::PLAIN)).expect("a neighbour"),
+            data
+        );
+        let six = Some(Ballot::from_number(6));
+        let answer = store.get(chunk(1), six).expect_err("it cannot be read");
+        assert_eq!(answer.kind(), kind, "{lost:?}: {answer}");
+        drop(store);
+        let healed = disk.with_file(
+            Path::new(SUPERBLOCK),
+            failing.read(Path::new(SUPERBLOCK)).expect("kept"),
+        );
+        assert_eq!(
+            open(&healed).0.get(chunk(1), None).expect("it is back"),
+            data,
+            "{lost:?}"
+        );
+    }
 }
