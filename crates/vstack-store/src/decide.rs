@@ -93,6 +93,11 @@ impl Shared {
                 Ok(PutDecision::SameAs(recorded))
             };
         }
+        // The catalogue never gives a ballot out twice, but a plain client may come back with a name that was deleted.
+        // If the tombstone may be in a file that cannot be read, what is stored now would be gone once it can.
+        if name.ballot.is_plain() && self.unread_files > 0 {
+            return Err(self.absent(name.chunk, name.ballot));
+        }
         let highest = self
             .index()
             .highest(name.chunk)
@@ -119,7 +124,7 @@ impl Shared {
             .index()
             .get(source)
             .filter(|source| source.state != ObjectState::Deleted);
-        let location = location.ok_or_else(|| not_found(name.chunk, from))?;
+        let location = location.ok_or_else(|| self.absent(name.chunk, from))?;
         refuse_corrupt(source, location)?;
         let digest = self.recorded_digest(source, location)?;
         if sha256.is_some_and(|sha256| sha256 != digest.sha256) {
@@ -145,7 +150,7 @@ impl Shared {
         let location = self
             .index()
             .get(name)
-            .ok_or_else(|| not_found(name.chunk, name.ballot))?;
+            .ok_or_else(|| self.absent(name.chunk, name.ballot))?;
         Ok((location.state == ObjectState::Deleted).then_some(DeleteDone::AlreadyDeleted))
     }
 
@@ -157,6 +162,21 @@ impl Shared {
                 ballot: name.ballot,
             }),
             stored => Ok(stored),
+        }
+    }
+
+    /// The error for an object that the index does not have: unknown, unless it may be in a file that cannot be read.
+    fn absent(&self, chunk: ChunkId, ballot: Ballot) -> StoreError {
+        if self.unread_files == 0 {
+            StoreError::NotFound {
+                chunk,
+                ballot: Some(ballot),
+            }
+        } else {
+            StoreError::Unsure {
+                chunk,
+                files: self.unread_files,
+            }
         }
     }
 
@@ -213,13 +233,6 @@ enum PutDecision {
 enum AdoptDecision {
     SameAs(ChunkDigest),
     Refer(Content),
-}
-
-const fn not_found(chunk: ChunkId, ballot: Ballot) -> StoreError {
-    StoreError::NotFound {
-        chunk,
-        ballot: Some(ballot),
-    }
 }
 
 /// Calls back at once: nothing has to be written.

@@ -283,7 +283,7 @@ fn a_file_cut_anywhere_keeps_what_is_whole_and_takes_new_writes() {
             store
                 .put_blocking(PutRequest::new(
                     chunk(50),
-                    Ballot::PLAIN,
+                    Ballot::from_number(3),
                     Bytes::from(bytes_of(50, 500)),
                 ))
                 .expect(&what);
@@ -364,13 +364,15 @@ fn check_odd_file(
         ErrorKind::NotFound
     };
     assert_eq!(unknown, expected);
-    store
-        .put_blocking(PutRequest::new(
-            chunk(8),
-            Ballot::PLAIN,
-            Bytes::from_static(b"new"),
-        ))
-        .expect("writes go on");
+    let deleted = store
+        .delete_blocking(chunk(77), Ballot::PLAIN, DeleteReason::Client)
+        .expect_err("never stored");
+    assert_eq!(deleted.kind(), expected);
+    let put = |ballot| store.put_blocking(PutRequest::new(chunk(8), ballot, Bytes::from_static(b"new")));
+    put(Ballot::from_number(3))
+        .expect("writes go on under the catalogue's ballots, which are never used twice");
+    // A plain name may have been deleted, and the tombstone be in the file.
+    assert_eq!(put(Ballot::PLAIN).is_err(), may_hold_objects);
     assert!(odd.symlink_metadata().is_ok(), "the odd file was removed");
 }
 
@@ -577,4 +579,27 @@ fn what_the_disk_cannot_read_at_the_start_is_neither_cut_off_nor_called_unknown(
             "{lost:?}"
         );
     }
+}
+
+#[test]
+fn a_deleted_plain_name_is_not_written_again_while_its_tombstone_cannot_be_read() {
+    let disk = SimDisk::default();
+    let (store, _) = open(&disk);
+    let put = |store: &Store, data: &'static [u8]| {
+        store.put_blocking(PutRequest::new(chunk(1), Ballot::PLAIN, Bytes::from_static(data)))
+    };
+    put(&store, b"first").expect("stored");
+    store
+        .delete_blocking(chunk(1), Ballot::PLAIN, DeleteReason::Client)
+        .expect("deleted");
+    drop(store);
+    let failing = disk.snapshot();
+    failing.lose_sectors(Path::new(SUPERBLOCK), 0..SUPERBLOCK_HEADER_LEN);
+    let (store, report) = open(&failing);
+    assert!(
+        matches!(report.skipped[0].reason, SkipReason::Disk(_)),
+        "{report:?}"
+    );
+    let refused = put(&store, b"second").expect_err("the name is used up");
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
 }
