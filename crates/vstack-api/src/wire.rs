@@ -7,7 +7,7 @@ use vstack_core::id::{ChunkId, Incarnation, NodeId, VideoId};
 use vstack_core::keys::{Canonical, DerivedKey, Mac};
 use vstack_core::manifest::{Container, MediaFacts, Track, VideoStatus};
 use vstack_core::node::NodeHealth;
-use vstack_core::paxos::{Grant, OpenKind, Receipt};
+use vstack_core::paxos::{Grant, OpenKind, Receipt, Replaced};
 use vstack_core::placement::Placement;
 
 use crate::error::Problem;
@@ -55,6 +55,13 @@ pub struct AdoptRequest {
     pub from_ballot: Ballot,
     /// When given, the source must have these bytes.
     pub sha256: Option<Sha256Digest>,
+}
+
+/// Body of `POST /chunk/{id}/prepare`: promise the grant's ballot and tell what is here. The answer is a `Promise`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrepareRequest {
+    pub grant: Grant,
 }
 
 /// Answer to `GET /chunk/{id}/leaves`.
@@ -275,6 +282,12 @@ pub struct Opened {
     pub grant: Grant,
     /// In the order of `grant.nodes`.
     pub node_urls: Vec<String>,
+    /// The ballot that this one killed: its nodes may hold bytes, which PREPARE asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<Replaced>,
+    /// In the order of `replaced.nodes`; empty for a node whose address is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaced_urls: Vec<String>,
 }
 
 /// Result of one item of a batch.

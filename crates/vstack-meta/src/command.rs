@@ -7,8 +7,8 @@ use vstack_core::ballot::Ballot;
 use vstack_core::id::{ChunkId, Incarnation, NodeId, VideoId};
 use vstack_core::manifest::{Container, MediaFacts, Track};
 use vstack_core::node::NodeHealth;
-use vstack_core::paxos::OpenKind;
 use vstack_core::paxos::master::{Accepted, Value, Witness};
+use vstack_core::paxos::{OpenKind, Replaced};
 use vstack_core::time::UnixMillis;
 
 /// One change of the catalogue.
@@ -154,6 +154,8 @@ pub struct OpenedChunk {
     pub chunk: ChunkId,
     pub ballot: Ballot,
     pub base: Option<Accepted>,
+    /// The ballot that this one killed.
+    pub replaced: Option<Replaced>,
     pub until: UnixMillis,
 }
 

@@ -6,14 +6,14 @@ use bytes::Bytes;
 use vstack_core::ballot::Ballot;
 use vstack_core::digest::Sha256Digest;
 use vstack_core::id::{ChunkId, NodeId};
-use vstack_core::paxos::{DeleteOrder, Grant};
+use vstack_core::paxos::{DeleteOrder, Grant, Promise};
 
 use super::CALL_TIMEOUT;
 use crate::client::{ApiError, Endpoint};
 use crate::transport::{Body, Method, Response};
 use crate::wire::{
     AdoptRequest, DISK_USAGE_HEADER, GRANT_HEADER, IN_FLIGHT_HEADER, LeavesAnswer, NODE_ID_HEADER,
-    ORDER_HEADER, PutAnswer, StorageHealth,
+    ORDER_HEADER, PrepareRequest, PutAnswer, StorageHealth,
 };
 
 /// A chunk being written and made durable, on a slow disk behind a slow link.
@@ -51,6 +51,15 @@ impl StorageClient {
             .header(GRANT_HEADER, grant.to_token())
             .body(Body::Bytes(bytes));
         self.0.json(request, PUT_TIMEOUT).await
+    }
+
+    /// Asks for a promise and for what the node holds of the chunk.
+    ///
+    /// # Errors
+    /// The node promised a higher ballot, refused, or did not answer.
+    pub async fn prepare(&self, grant: Grant) -> Result<Promise, ApiError> {
+        let path = format!("/chunk/{}/prepare", grant.chunk_id);
+        self.0.post(&path, &PrepareRequest { grant }, CALL_TIMEOUT).await
     }
 
     /// Names an object that the node holds under the grant's ballot too.

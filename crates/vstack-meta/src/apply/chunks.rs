@@ -23,10 +23,12 @@ use crate::rows;
 
 pub(super) fn open(connection: &Connection, command: &OpenChunk) -> Result<OpenedChunk, MetaError> {
     let video = video_of(connection, command.chunk)?;
-    if command.kind == OpenKind::Upload {
+    let row = rows::read_row(connection, command.chunk)?;
+    // Who asks for a chunk that is decided is told so, also when the video is complete: another uploader of the same
+    // file may have been first.
+    if command.kind == OpenKind::Upload && row.accepted.is_none() {
         check_takes_chunks(&video, command.chunk)?;
     }
-    let row = rows::read_row(connection, command.chunk)?;
     let request = OpenRequest {
         kind: command.kind,
         owner: command.owner.clone(),
@@ -46,6 +48,7 @@ pub(super) fn open(connection: &Connection, command: &OpenChunk) -> Result<Opene
         chunk: command.chunk,
         ballot: opened.ballot,
         base: opened.base,
+        replaced: opened.replaced,
         until,
     })
 }

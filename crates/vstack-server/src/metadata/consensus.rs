@@ -140,9 +140,13 @@ fn granted(
     urls: &BTreeMap<NodeId, &str>,
 ) -> Opened {
     let url = |node: &NodeId| urls.get(node).copied().unwrap_or_default().to_owned();
+    let replaced = opened.replaced.as_ref();
+    let before = replaced.into_iter().flat_map(|replaced| &replaced.nodes);
     Opened {
         grant: grant(metadata, command, opened),
         node_urls: command.nodes.iter().map(url).collect(),
+        replaced_urls: before.map(|target| url(&target.node)).collect(),
+        replaced: opened.replaced.clone(),
     }
 }
 

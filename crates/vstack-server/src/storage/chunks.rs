@@ -17,6 +17,7 @@ use vstack_core::paxos::{DeleteOrder, Grant};
 use vstack_store::{DeleteReason, PutDone, PutRequest, StoreError};
 
 use super::MIB;
+use super::prepare::prepare;
 use super::receive::{Announced, Received};
 use super::refusals::{fenced, from_store};
 use super::respond::{ReadRequest, etag, insert, read};
@@ -36,6 +37,7 @@ enum Part {
     Bytes,
     Leaves,
     Adopt,
+    Prepare,
 }
 
 impl Target {
@@ -46,6 +48,7 @@ impl Target {
             None => (rest, Part::Bytes),
             Some((id, "leaves")) => (id, Part::Leaves),
             Some((id, "adopt")) => (id, Part::Adopt),
+            Some((id, "prepare")) => (id, Part::Prepare),
             Some(_) => return Err(refuse(ErrorCode::BadChunkId, "a chunk id has no slash")),
         };
         let chunk = id
@@ -108,7 +111,7 @@ pub(super) async fn get(State(node): State<Arc<Node>>, request: Request) -> Answ
             })
             .into_response())
         }
-        Part::Adopt => Err(refuse(ErrorCode::MethodNotAllowed, "adopt is a POST")),
+        Part::Adopt | Part::Prepare => Err(refuse(ErrorCode::MethodNotAllowed, "this is a POST")),
     }
 }
 
@@ -212,8 +215,12 @@ async fn store_plain(node: &Arc<Node>, chunk: ChunkId, received: Received) -> An
 }
 
 pub(super) async fn post(State(node): State<Arc<Node>>, request: Request) -> Answer<Response> {
-    let Target { chunk, .. } = Target::read(request.uri())?.expect(Part::Adopt)?;
+    let target = Target::read(request.uri())?;
     let _in_flight = node.load.enter();
+    if target.part == Part::Prepare {
+        return Ok(prepare(&node, target.chunk, request).await?.into_response());
+    }
+    let Target { chunk, .. } = target.expect(Part::Adopt)?;
     let StrictJson(body) = StrictJson::<AdoptRequest>::from_request(request, &()).await?;
     let AdoptRequest {
         grant,

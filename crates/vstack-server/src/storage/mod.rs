@@ -10,6 +10,7 @@ mod chunks;
 mod conditions;
 mod heartbeat;
 mod load;
+mod prepare;
 mod receive;
 mod refusals;
 mod respond;

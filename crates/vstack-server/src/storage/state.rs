@@ -96,6 +96,14 @@ impl Node {
     /// Lets a grant pass the fence: signed by the catalogue, for this object and node, not overtaken. Remembers the
     /// catalogue's generation before anything is done in its name.
     pub(super) fn admit(&self, grant: &Grant, object: ChunkId) -> Answer<()> {
+        self.verify(grant)?;
+        let stored = self.store.highest_ballot(object);
+        let admitted = self.fence().admit(grant, object, self.node_id(), stored);
+        admitted.map_err(fenced)
+    }
+
+    /// Whether the catalogue signed this grant; remembers its generation.
+    pub(super) fn verify(&self, grant: &Grant) -> Answer<()> {
         if !grant.verifies(&self.grant_key) {
             return Err(refuse(
                 ErrorCode::BadSignature,
@@ -104,10 +112,7 @@ impl Node {
         }
         self.store
             .note_generation(grant.ballot.generation())
-            .map_err(from_store)?;
-        let stored = self.store.highest_ballot(object);
-        let admitted = self.fence().admit(grant, object, self.node_id(), stored);
-        admitted.map_err(fenced)
+            .map_err(from_store)
     }
 
     pub(super) fn fence(&self) -> std::sync::MutexGuard<'_, Fence> {

@@ -29,6 +29,7 @@ use vstack_api::transport::{HttpTransport, Transport};
 use vstack_api::wire::UploaderHeartbeat;
 use vstack_core::keys::ClusterKey;
 use vstack_core::limits::HEARTBEAT_MS;
+use vstack_core::paxos::proposer::BACKOFF_MS;
 use vstack_media::ffmpeg::Tools;
 
 use crate::http::shell;
@@ -58,6 +59,8 @@ pub struct UploaderConfig {
     pub conversions_at_once: usize,
     /// How long an upload waits for a metadata role that does not answer.
     pub catalogue_patience: Duration,
+    /// Pauses before a node that failed is tried for the second, third and fourth time; up to half as much is added.
+    pub retry_pauses_ms: [u64; 3],
 }
 
 impl UploaderConfig {
@@ -72,6 +75,7 @@ impl UploaderConfig {
             tools: Tools::default(),
             conversions_at_once: CONVERSIONS_AT_ONCE,
             catalogue_patience: CATALOGUE_PATIENCE,
+            retry_pauses_ms: BACKOFF_MS,
         }
     }
 }
@@ -87,7 +91,11 @@ pub async fn start(config: UploaderConfig) -> Result<Running, StartError> {
     let transport: Arc<dyn Transport> = Arc::new(HttpTransport::new());
     let metadata = MetadataClient::with_transport(&config.metadata_url, Arc::clone(&transport));
     let patience = config.catalogue_patience;
-    let placer = ChunkPlacer::new(Catalogue::new(metadata.clone(), patience), transport);
+    let placer = ChunkPlacer::new(
+        Catalogue::new(metadata.clone(), patience),
+        transport,
+        config.retry_pauses_ms,
+    );
     let pipeline = Pipeline::new(
         config.tools,
         metadata.clone(),

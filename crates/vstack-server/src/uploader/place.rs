@@ -32,6 +32,9 @@ use super::jobs::JobHandle;
 /// A node that accepts a connection and then says nothing (stopped, or its disk hangs) is given up on after this and a
 /// second for each MiB: slower than any disk or link that could serve video.
 const PUT_PATIENCE: Duration = Duration::from_secs(10);
+/// A node that does not say in this time what it holds is sent the bytes like any other.
+const PREPARE_PATIENCE: Duration = Duration::from_secs(3);
+
 /// A chunk to be placed.
 #[derive(Debug, Clone)]
 pub(super) struct NewChunk {
@@ -53,11 +56,20 @@ pub(super) struct Placed {
 pub(super) struct ChunkPlacer {
     catalogue: Catalogue,
     transport: Arc<dyn Transport>,
+    pauses_ms: [u64; 3],
 }
 
 impl ChunkPlacer {
-    pub(super) const fn new(catalogue: Catalogue, transport: Arc<dyn Transport>) -> Self {
-        Self { catalogue, transport }
+    pub(super) const fn new(
+        catalogue: Catalogue,
+        transport: Arc<dyn Transport>,
+        pauses_ms: [u64; 3],
+    ) -> Self {
+        Self {
+            catalogue,
+            transport,
+            pauses_ms,
+        }
     }
 
     /// Brings a chunk of a job to its nodes and its placement into the catalogue. On return it is durable and decided,
@@ -69,7 +81,7 @@ impl ChunkPlacer {
         let bytes = chunk.bytes.clone();
         let digest = tokio::task::spawn_blocking(move || ChunkDigest::of(&bytes)).await;
         let digest = digest.map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
-        let proposer = Proposer::new(chunk.id, digest, rand::random());
+        let proposer = Proposer::new(chunk.id, digest, rand::random()).with_pauses(self.pauses_ms);
         let driver = Driver {
             placer: self,
             job: Arc::clone(job),
@@ -144,6 +156,12 @@ impl Driver<'_> {
         }
     }
 
+    fn client(&self, node: NodeId) -> Option<StorageClient> {
+        let url = self.node_urls.get(&node)?;
+        let transport = Arc::clone(&self.placer.transport);
+        Some(StorageClient(Endpoint::with_transport(url, transport)))
+    }
+
     fn failure(&self, reason: &str) -> Problem {
         let code = match self.refused {
             Some(code) => code,
@@ -178,21 +196,7 @@ impl Driver<'_> {
                     open_event(opened, &digest)
                 })
             }
-            // Nobody asks while grants do not tell of replaced ballots; the proposer then sends the bytes.
-            Output::Prepare { node, grant } => {
-                let failure = Failure::Permanent {
-                    reason: "it was not asked what it holds".to_owned(),
-                };
-                let ballot = grant.ballot;
-                Box::pin(async move {
-                    Input::StoreFailed {
-                        node,
-                        ballot,
-                        failure,
-                    }
-                    .into()
-                })
-            }
+            Output::Prepare { node, grant } => self.prepare(node, grant),
             Output::Accept { node, grant } => self.store(node, grant, None),
             Output::Adopt { node, grant, from } => self.store(node, grant, Some(from)),
             Output::Commit {
@@ -221,23 +225,27 @@ impl Driver<'_> {
         })
     }
 
+    fn prepare(&self, node: NodeId, grant: Grant) -> BoxFuture<'static, Event> {
+        let ballot = grant.ballot;
+        let Some(client) = self.client(node) else {
+            return unknown_address(node, ballot);
+        };
+        Box::pin(async move {
+            match timeout(PREPARE_PATIENCE, client.prepare(grant)).await {
+                Ok(Ok(promise)) => Input::Promised(promise),
+                Ok(Err(error)) => store_failed(node, ballot, node_failure(error)),
+                Err(_) => store_failed(node, ballot, silent()),
+            }
+            .into()
+        })
+    }
+
     /// ACCEPT, or ADOPT of what the node holds under an earlier ballot.
     fn store(&self, node: NodeId, grant: Grant, from: Option<Ballot>) -> BoxFuture<'static, Event> {
         let ballot = grant.ballot;
-        let Some(url) = self.node_urls.get(&node) else {
-            let failure = Failure::Permanent {
-                reason: "its address is not known".to_owned(),
-            };
-            return Box::pin(async move {
-                Input::StoreFailed {
-                    node,
-                    ballot,
-                    failure,
-                }
-                .into()
-            });
+        let Some(client) = self.client(node) else {
+            return unknown_address(node, ballot);
         };
-        let client = StorageClient(Endpoint::with_transport(url, Arc::clone(&self.placer.transport)));
         let NewChunk { id, bytes, .. } = self.chunk.clone();
         let sha256 = Some(self.digest.sha256);
         let size_bytes = self.digest.size_bytes;
@@ -270,19 +278,25 @@ fn copies_there(opened: &Result<Opened, Problem>, digest: &ChunkDigest) -> Optio
     (decided.value.digest == *digest).then_some(decided.value.parts.len() as u64)
 }
 
+/// Of the granted nodes and of those of the replaced ballot.
+fn addresses(opened: &Opened) -> Vec<(NodeId, String)> {
+    let before = opened.replaced.iter().flat_map(|replaced| &replaced.nodes);
+    let before = before.zip(&opened.replaced_urls);
+    let granted = opened.grant.nodes.iter().zip(&opened.node_urls);
+    before
+        .chain(granted)
+        .filter(|(_, url)| !url.is_empty())
+        .map(|(target, url)| (target.node, url.clone()))
+        .collect()
+}
+
 fn open_event(result: Result<Opened, Problem>, digest: &ChunkDigest) -> Event {
     match result {
         Ok(opened) => Event {
-            node_urls: opened
-                .grant
-                .nodes
-                .iter()
-                .map(|target| target.node)
-                .zip(opened.node_urls)
-                .collect(),
+            node_urls: addresses(&opened),
             input: Input::Granted {
                 grant: opened.grant,
-                replaced: None,
+                replaced: opened.replaced,
             },
             refused: None,
         },
@@ -335,15 +349,30 @@ fn store_input(
             reason: "it stored the chunk without a receipt".to_owned(),
         },
         Ok(Err(error)) => node_failure(error),
-        Err(_) => Failure::Transient {
-            reason: "it does not answer".to_owned(),
-        },
+        Err(_) => silent(),
     };
+    store_failed(node, ballot, failure)
+}
+
+const fn store_failed(node: NodeId, ballot: Ballot, failure: Failure) -> Input {
     Input::StoreFailed {
         node,
         ballot,
         failure,
     }
+}
+
+fn silent() -> Failure {
+    Failure::Transient {
+        reason: "it does not answer".to_owned(),
+    }
+}
+
+fn unknown_address(node: NodeId, ballot: Ballot) -> BoxFuture<'static, Event> {
+    let failure = Failure::Permanent {
+        reason: "its address is not known".to_owned(),
+    };
+    Box::pin(async move { store_failed(node, ballot, failure).into() })
 }
 
 fn node_failure(error: ApiError) -> Failure {

@@ -31,7 +31,7 @@ pub use self::goal::{Contents, Goal};
 pub use self::message::{Failure, Input, Output};
 
 /// Pauses before the second, third and fourth try, as documented; up to half as much is added at random.
-const BACKOFF_MS: [u64; 3] = [1_000, 2_000, 4_000];
+pub const BACKOFF_MS: [u64; 3] = [1_000, 2_000, 4_000];
 /// Ballots that may be lost to other proposers before this one gives up.
 const MAX_OVERTAKEN: u32 = 3;
 
@@ -67,6 +67,7 @@ enum Phase {
 pub struct Proposer {
     chunk: ChunkId,
     goal: Goal,
+    pauses_ms: [u64; 3],
     jitter: u64,
     stage: Stage,
     phase: Phase,
@@ -92,6 +93,7 @@ impl Proposer {
         Self {
             chunk,
             goal,
+            pauses_ms: BACKOFF_MS,
             jitter: seed,
             stage: Stage::Full,
             phase: Phase::New,
@@ -101,6 +103,13 @@ impl Proposer {
             overtaken: 0,
             reasons: Vec::new(),
         }
+    }
+
+    /// The same with other pauses before the second, third and fourth try.
+    #[must_use]
+    pub const fn with_pauses(mut self, pauses_ms: [u64; 3]) -> Self {
+        self.pauses_ms = pauses_ms;
+        self
     }
 
     /// Whether [`Output::Done`] or [`Output::Failed`] was given.
@@ -510,8 +519,8 @@ impl Proposer {
 
     /// The pause after `tries` tries, or `None` when they are used up.
     fn pause(&mut self, tries: usize) -> Option<u64> {
-        let base = *BACKOFF_MS.get(tries.checked_sub(1)?)?;
-        Some(base + self.draw() % (base / 2))
+        let base = *self.pauses_ms.get(tries.checked_sub(1)?)?;
+        Some(base + self.draw() % (base / 2).max(1))
     }
 
     /// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).

@@ -18,6 +18,8 @@ use vstack_core::manifest::{Manifest, ManifestChunk, VideoStatus};
 use vstack_media::clip::{ClipSpec, generate};
 use vstack_media::ffmpeg::Tools;
 
+mod faults;
+mod proxy;
 mod resume;
 
 use super::{UploaderConfig, start};
@@ -152,6 +154,14 @@ async fn start_uploader(metadata_url: &str, folder: &Path, tools: Tools) -> Runn
         ..UploaderConfig::new(any_port(), metadata_url, folder.join("uploader"), key())
     };
     start(config).await.expect("the uploader starts")
+}
+
+/// The job of an uploader once it has ended.
+async fn job_at(uploader: &Running, job_id: &str) -> Job {
+    let uploads = UploaderClient::new(&uploader.url);
+    let end = || async { uploads.job(job_id).await.is_ok_and(|job| job.state.is_final()) };
+    until("the job has ended", end).await;
+    uploads.job(job_id).await.expect("the job is known")
 }
 
 async fn clip(folder: &Path, seconds: u32) -> PathBuf {

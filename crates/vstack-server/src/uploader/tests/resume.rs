@@ -61,7 +61,7 @@ impl Cluster {
 }
 
 /// A stopped role's tasks let go of its folder a moment after it said goodbye.
-async fn started_again<F>(what: &str, begin: impl Fn() -> F) -> Running
+pub(super) async fn started_again<F>(what: &str, begin: impl Fn() -> F) -> Running
 where
     F: Future<Output = Result<Running, crate::StartError>>,
 {
@@ -188,18 +188,11 @@ async fn an_upload_waits_for_a_catalogue_that_went_away_and_goes_on() {
 }
 
 /// Sends the file to `uploader` for a video that is there.
-async fn put(uploader: &Running, video: VideoId, file: &Path) -> reqwest::Response {
+pub(super) async fn put(uploader: &Running, video: VideoId, file: &Path) -> reqwest::Response {
     let url = format!("{}/upload/{video}", uploader.url);
     let bytes = fs::read(file).expect("the file is there");
     let sent = reqwest::Client::new().put(url).body(bytes).send().await;
     sent.expect("the uploader answers")
-}
-
-async fn job_at(uploader: &Running, job_id: &str) -> Job {
-    let uploads = UploaderClient::new(&uploader.url);
-    let end = || async { uploads.job(job_id).await.is_ok_and(|job| job.state.is_final()) };
-    until("the job has ended", end).await;
-    uploads.job(job_id).await.expect("the job is known")
 }
 
 #[tokio::test(flavor = "multi_thread")]
