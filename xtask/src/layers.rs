@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 /// From the top: a crate, and what it may know beside [`CORE`].
-const TABLE: [(&str, &[&str]); 14] = [
+const TABLE: [(&str, &[&str]); 15] = [
     ("vstack-core", &[]),
     ("vstack-erasure", &[]),
     ("vstack-api", &[]),
@@ -38,6 +38,19 @@ const TABLE: [(&str, &[&str]); 14] = [
             "vstack-server",
             "vstack-api",
             "vstack-erasure",
+        ],
+    ),
+    // Benches drive real processes, and what has no process of its own through its crate.
+    (
+        "vstack-bench",
+        &[
+            "vstack-erasure",
+            "vstack-api",
+            "vstack-store",
+            "vstack-emulator",
+            "vstack-client",
+            "vstack-server",
+            "vstack-sim",
         ],
     ),
     // The thin shell around the roles and the client speaks their types, so it names the crates that define them.

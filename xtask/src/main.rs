@@ -3,6 +3,7 @@
 //! It needs only git, a C toolchain, Rust and Node.js; what else a task wants, it installs and says so. It knows no
 //! crate of the product: it drives them as a user would, through their commands.
 
+mod bench;
 mod bindings;
 mod check;
 mod corpus;
@@ -33,6 +34,8 @@ cargo xtask TASK
                   player on it; without a display it plays on a virtual one and leaves target/demo/player.png
   test            install what is missing and run everything that CI runs
   check           format, clippy, layers, sizes, TypeScript bindings, svelte-check, tsc: before every push
+  bench NAME      measure against other servers and write docs/evaluation/NAME.md; NAME is store, options of the bench
+                  may follow (`--help` lists them). --rounds 1 --seconds 1 --growth 1000 is done in a minute
   setup           only install what is missing
   help            this text
 ";
@@ -54,6 +57,7 @@ fn run(words: &[&str]) -> Result<ExitCode> {
         ["demo", files @ ..] => demo::run(files),
         ["test"] => test::run(),
         ["check"] => check::run(),
+        ["bench", words @ ..] => bench::run(words),
         ["setup"] => setup::run(),
         [] | ["help" | "--help" | "-h"] => {
             say::text(HELP);

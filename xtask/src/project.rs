@@ -35,6 +35,11 @@ impl Project {
         self.target.join("debug").join(name)
     }
 
+    /// A binary of the release profile.
+    pub(crate) fn release(&self, name: &str) -> PathBuf {
+        self.target.join("release").join(name)
+    }
+
     /// Cargo in the root, with the toolchain that runs this task.
     pub(crate) fn cargo(&self) -> Command {
         cargo(&self.root)

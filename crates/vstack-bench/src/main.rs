@@ -1,0 +1,45 @@
+//! `vstack-bench`: one subcommand a bench; `cargo xtask bench NAME` builds it, fetches the peers and runs it.
+//!
+//! What every bench keeps: our server and its peers run on the same machine and take turns within one run, so that a
+//! ratio means something even where the absolute figures do not. Servers are real processes on loopback, driven through
+//! their own protocols; their processor time and memory come from `/proc`. Everything that was started is ended, every
+//! loop has a bound, and the report says machine, load and command.
+
+mod http;
+mod load;
+mod machine;
+mod output;
+mod peers;
+mod process;
+mod report;
+mod store;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "vstack-bench", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// A storage node beside nginx and SeaweedFS: GET, PUT, memory, start, growth.
+    Store(store::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().bench {
+        Bench::Store(options) => store::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
