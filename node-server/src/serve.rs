@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use vstack_server::dev::{ServeReady, die_with_parent};
 use vstack_server::http::may_be_open;
+use vstack_server::role::raise_file_limit;
 use vstack_server::{Running, StartError};
 
 use crate::args::{Place, RoleName, ServeOptions};
@@ -17,6 +18,7 @@ pub(crate) async fn run(options: ServeOptions, place: Place, output: &Output) ->
     if let Some(parent) = options.parent_pid {
         die_with_parent(parent).map_err(|error| Failure::CannotStart(error.to_string()))?;
     }
+    raise_file_limit();
     let configs = checked(&options, &place)?;
     let mut running = Vec::new();
     for config in configs {

@@ -32,7 +32,7 @@ impl Machine {
                 .unwrap_or_default()
                 .trim()
                 .to_owned(),
-            file_system: said(Command::new("stat").args(["-f", "-c", "%T"]).arg(work)),
+            file_system: said(Command::new("df").arg("--output=fstype").arg(work)),
             date: said(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"])),
             commit: said(Command::new("git").args(["rev-parse", "--short", "HEAD"])),
         }
@@ -58,12 +58,12 @@ pub(crate) fn kib_of(text: &str, name: &str) -> Option<u64> {
     value_of(text, name)?.split_whitespace().next()?.parse().ok()
 }
 
+/// The last line of what a command prints.
 fn said(command: &mut Command) -> String {
-    let output = command
-        .output()
-        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    output
-        .ok()
+    let output = command.output().ok();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    // `df` prints a heading first.
+    text.and_then(|text| text.lines().last().map(|line| line.trim().to_owned()))
         .filter(|text| !text.is_empty())
         .unwrap_or_else(|| "unknown".to_owned())
 }

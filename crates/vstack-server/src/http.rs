@@ -1,19 +1,27 @@
-//! What every role's HTTP shell shares: problem bodies, strict JSON, the host allow-list, request ids, access.
+//! What every role's HTTP shell shares: problem bodies, strict JSON, the host allow-list, request ids, access, counting.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, Request};
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{DefaultBodyLimit, FromRequest, MatchedPath, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::body::{Frame, SizeHint};
 use serde::de::DeserializeOwned;
 use tracing::{Instrument as _, debug, info_span, warn};
 use uuid::Uuid;
 use vstack_api::wire::REQUEST_ID_HEADER;
 use vstack_api::{ApiError, ErrorCode, Problem};
 use vstack_core::limits::MAX_JSON_BYTES;
+
+use crate::metrics::{self, Answering, HttpMetrics, Metrics};
 
 /// A handler's refusal. Converts from anything that knows its code.
 #[derive(Debug)]
@@ -131,14 +139,67 @@ pub fn authorize(access: Access, caller: Caller) -> Answer<()> {
     }
 }
 
-/// Wraps a role's routes: host allow-list, one access check, request ids and a log line for each failed request.
-/// Bodies are limited to [`MAX_JSON_BYTES`]; a route that streams lifts that for itself.
-pub fn shell(app: Router) -> Router {
-    app.fallback(|| async { refuse(ErrorCode::NotFound, "no such address") })
+/// Wraps a role's routes: host allow-list, one access check, request ids, a log line for each failed request, and
+/// `GET /metrics` with everything that is counted. Bodies are limited to [`MAX_JSON_BYTES`]; a route that streams lifts
+/// that for itself.
+pub(crate) fn shell(app: Router, metrics: &Metrics) -> Router {
+    let counted = metrics.clone();
+    app.route("/metrics", get(move || expose(counted)))
+        .fallback(|| async { refuse(ErrorCode::NotFound, "no such address") })
         .method_not_allowed_fallback(|| async { refuse(ErrorCode::MethodNotAllowed, "no such method here") })
         .layer(DefaultBodyLimit::max(MAX_JSON_BYTES))
         .layer(middleware::from_fn(guard))
         .layer(middleware::from_fn(identify))
+        .layer(middleware::from_fn_with_state(metrics.http.clone(), count))
+}
+
+/// On the blocking pool: a role may have to ask its disk.
+async fn expose(metrics: Metrics) -> Answer<Response> {
+    let text = tokio::task::spawn_blocking(move || metrics.text()).await;
+    let text = text.map_err(|panic| refuse(ErrorCode::Internal, format!("counting failed: {panic}")))?;
+    Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+}
+
+/// Counts a request when the last byte of its answer was handed over.
+async fn count(State(http): State<HttpMetrics>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let matched = request.extensions().get::<MatchedPath>();
+    let route: Arc<str> = matched.map_or("none", MatchedPath::as_str).into();
+    let response = next.run(request).await;
+    let answering = http.answering((&method, route), response.status().as_u16(), started);
+    response.map(|body| Body::new(CountedBody { body, answering }))
+}
+
+/// A body whose bytes are counted when they are taken.
+#[derive(Debug)]
+struct CountedBody {
+    body: Body,
+    answering: Answering,
+}
+
+impl HttpBody for CountedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.answering.sent_bytes += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 async fn guard(request: Request, next: Next) -> Response {

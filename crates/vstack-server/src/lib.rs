@@ -3,11 +3,17 @@
 //! Each role is a thin HTTP shell (axum) around a crate that knows nothing of HTTP: `vstack-store`, `vstack-meta`,
 //! `vstack-media`. A role is started with [`Running`] as the result: it listens, says where, and drains when stopped.
 
+mod accept;
+mod connection;
 pub mod dev;
+mod head;
 pub mod http;
 pub mod metadata;
+pub mod metrics;
 pub mod role;
 pub mod storage;
 pub mod uploader;
 
+pub use connection::ConnectionLimits;
+pub use metrics::Metrics;
 pub use role::{Running, StartError};

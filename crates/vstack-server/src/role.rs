@@ -12,6 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use vstack_core::id::NodeId;
 
+use crate::accept::Server;
+use crate::connection::ConnectionLimits;
+use crate::http::shell;
+use crate::metrics::Metrics;
+
 /// Open requests get this long to end after a stop was asked for; then their connections are closed.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
@@ -32,6 +37,26 @@ pub enum StartError {
     Missing { what: String, remedy: String },
 }
 
+/// What a role serves: its routes, which get the shell that all roles share.
+#[derive(Debug)]
+pub struct Site {
+    pub routes: Router,
+    pub metrics: Metrics,
+    pub limits: ConnectionLimits,
+}
+
+impl Site {
+    /// With the limits of production.
+    #[must_use]
+    pub fn new(routes: Router, metrics: Metrics) -> Self {
+        Self {
+            routes,
+            metrics,
+            limits: ConnectionLimits::default(),
+        }
+    }
+}
+
 /// A role that listens. Dropping it leaves it running; [`Running::stop`] drains and ends it.
 #[derive(Debug)]
 pub struct Running {
@@ -39,13 +64,14 @@ pub struct Running {
     pub url: String,
     pub node_id: Option<NodeId>,
     stop: CancellationToken,
+    cut: CancellationToken,
     server: JoinHandle<()>,
     /// Ends when the role's state is gone, where the role says so.
     closed: Option<oneshot::Receiver<()>>,
 }
 
 impl Running {
-    /// Serves `app` on `listener` until [`Running::stop`]. `stop` is the token that the role's own background tasks
+    /// Serves `site` on `listener` until [`Running::stop`]. `stop` is the token that the role's own background tasks
     /// watch; it is cancelled first.
     ///
     /// # Errors
@@ -54,27 +80,26 @@ impl Running {
         role: &'static str,
         node_id: Option<NodeId>,
         listener: TcpListener,
-        app: Router,
+        site: Site,
         stop: CancellationToken,
     ) -> io::Result<Self> {
         let url = format!("http://{}", listener.local_addr()?);
         info!(role, %url, "listening");
-        let stopped = stop.clone();
-        let server = tokio::spawn(async move {
-            let service = app.into_make_service_with_connect_info::<SocketAddr>();
-            let served = axum::serve(listener, service)
-                .with_graceful_shutdown(stopped.cancelled_owned())
-                .await;
-            if let Err(error) = served {
-                warn!(role, %error, "server ended");
-            }
-        });
+        let cut = CancellationToken::new();
+        let server = Server {
+            app: shell(site.routes, &site.metrics),
+            limits: site.limits,
+            metrics: site.metrics,
+            stop: stop.clone(),
+            cut: cut.clone(),
+        };
         Ok(Self {
             role,
             url,
             node_id,
             stop,
-            server,
+            cut,
+            server: tokio::spawn(server.run(listener)),
             closed: None,
         })
     }
@@ -88,15 +113,16 @@ impl Running {
     }
 
     /// Stops accepting, lets open requests end for up to 10 s, and returns when the role is down.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.stop.cancel();
-        let abort = self.server.abort_handle();
-        if tokio::time::timeout(DRAIN_LIMIT, self.server).await.is_err() {
+        if tokio::time::timeout(DRAIN_LIMIT, &mut self.server).await.is_err() {
             warn!(
                 role = self.role,
                 "requests still open after the drain limit, closing them"
             );
-            abort.abort();
+            self.cut.cancel();
+            // It ends when the connections are dropped; a panic in it was logged by the runtime.
+            let _ = self.server.await;
         }
         if let Some(closed) = self.closed
             && tokio::time::timeout(DRAIN_LIMIT, closed).await.is_err()
@@ -106,6 +132,20 @@ impl Running {
                 "the role's state is still in use after the drain limit"
             );
         }
+    }
+}
+
+/// Lets this process open as many files as the system allows it: each connection and each superblock is one, and many
+/// systems begin with 1024.
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if current != maximum && setrlimit(Resource::Nofile, raised).is_err() {
+        warn!(?current, "the limit of open files cannot be raised");
     }
 }
 

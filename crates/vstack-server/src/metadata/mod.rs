@@ -34,7 +34,8 @@ use vstack_meta::{Finding, SqliteMetaStore, check_file};
 
 pub use state::Clock;
 
-use crate::role::{Running, StartError, listen};
+use crate::metrics::Metrics;
+use crate::role::{Running, Site, StartError, listen};
 use state::Metadata;
 
 /// The catalogue's file in the role's folder.
@@ -84,13 +85,8 @@ pub async fn start(config: MetadataConfig) -> Result<Running, StartError> {
     tokio::spawn(collect::run(metadata.clone(), stop.clone()));
     tokio::spawn(nodes::judge(metadata.clone(), stop.clone()));
     let address = config.listen;
-    let running = Running::serve(
-        "metadata",
-        None,
-        listener,
-        crate::http::shell(routes(metadata)),
-        stop,
-    );
+    let site = Site::new(routes(metadata), Metrics::new());
+    let running = Running::serve("metadata", None, listener, site, stop);
     running
         .map(|running| running.closing_with(closed))
         .map_err(|cause| StartError::Listen {

@@ -140,7 +140,8 @@ pub(super) async fn put(State(node): State<Arc<Node>>, request: Request) -> Answ
         })
         .await?;
     let _budget = body_budget(&node, announced).await?;
-    let received = announced.receive(body).await?;
+    let received = announced.receive(body, node.body_patience).await?;
+    node.received_bytes.inc_by(received.digest.size_bytes);
     match grant {
         Some(grant) => store_granted(&node, chunk, grant, received).await,
         None => store_plain(&node, chunk, received).await,

@@ -8,6 +8,7 @@
 
 mod chunks;
 mod conditions;
+mod counters;
 mod heartbeat;
 mod load;
 mod prepare;
@@ -33,8 +34,10 @@ use vstack_core::keys::ClusterKey;
 use vstack_core::limits::MAX_CHUNK_BYTES;
 use vstack_store::{Reserve, Store, StoreError, StoreOptions};
 
-use crate::http::{Answer, shell};
-use crate::role::{Running, StartError, listen};
+use crate::connection::ConnectionLimits;
+use crate::http::Answer;
+use crate::metrics::Metrics;
+use crate::role::{Running, Site, StartError, listen};
 use state::Node;
 
 /// How a storage node is started.
@@ -53,12 +56,13 @@ pub struct StorageConfig {
     pub reserve_bytes: Option<u64>,
     /// Largest superblock; 1 GiB if not given. Each open one reserves this much of the disk.
     pub superblock_bytes: Option<u64>,
+    pub limits: ConnectionLimits,
 }
 
 impl StorageConfig {
     /// A node with the defaults of production.
     #[must_use]
-    pub const fn new(listen: SocketAddr, data: PathBuf, cluster_key: ClusterKey) -> Self {
+    pub fn new(listen: SocketAddr, data: PathBuf, cluster_key: ClusterKey) -> Self {
         Self {
             listen,
             data,
@@ -67,6 +71,7 @@ impl StorageConfig {
             public_url: None,
             reserve_bytes: None,
             superblock_bytes: None,
+            limits: ConnectionLimits::default(),
         }
     }
 
@@ -109,7 +114,7 @@ pub async fn start(config: StorageConfig) -> Result<Running, StartError> {
         .public_url
         .clone()
         .unwrap_or_else(|| format!("http://{address}"));
-    let node = Arc::new(Node::new(store, &config.cluster_key, url));
+    let node = Arc::new(Node::new(store, &config.cluster_key, url, config.limits.body));
     let stop = CancellationToken::new();
     if let Some(metadata_url) = &config.metadata_url {
         tokio::spawn(heartbeat::run(
@@ -119,22 +124,26 @@ pub async fn start(config: StorageConfig) -> Result<Running, StartError> {
         ));
     }
     let node_id = node.node_id();
-    Running::serve("storage", Some(node_id), listener, app(node), stop)
-        .map_err(|error| broken(error.to_string()))
+    let metrics = Metrics::new();
+    counters::register(&metrics, &node);
+    let site = Site {
+        limits: config.limits,
+        ..Site::new(routes(node), metrics)
+    };
+    Running::serve("storage", Some(node_id), listener, site, stop).map_err(|error| broken(error.to_string()))
 }
 
 /// The role's routes. A chunk's id takes the rest of the path, so that a malformed one is told so whatever is in it.
-fn app(node: Arc<Node>) -> Router {
+fn routes(node: Arc<Node>) -> Router {
     let chunks = get(chunks::get)
         .put(chunks::put)
         .post(chunks::post)
         .delete(chunks::delete);
-    let routes = Router::new()
+    Router::new()
         .route("/chunk/{*rest}", chunks)
         .route("/ping", get(ping))
         .route("/health", get(health))
-        .with_state(node);
-    shell(routes)
+        .with_state(node)
 }
 
 async fn ping(State(node): State<Arc<Node>>) -> Response {

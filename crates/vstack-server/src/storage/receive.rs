@@ -8,14 +8,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::StreamExt as _;
+use tracing::info;
 use vstack_api::ErrorCode;
 use vstack_core::digest::{ChunkDigest, ChunkHasher, Sha256Digest};
 use vstack_core::limits::MAX_CHUNK_BYTES;
 
 use crate::http::{Answer, Refusal, refuse};
-
-/// A body of which nothing arrives for so long is given up.
-const IDLE_LIMIT: Duration = Duration::from_secs(30);
 
 /// A body that has arrived whole.
 #[derive(Debug)]
@@ -64,16 +62,16 @@ impl Announced {
         self.length.unwrap_or(MAX_CHUNK_BYTES)
     }
 
-    /// Receives the body.
+    /// Receives the body; one of which nothing arrives for `patience` is given up.
     ///
     /// # Errors
     /// It breaks off, stops arriving, is too long, empty, or not what was announced.
-    pub(super) async fn receive(self, body: Body) -> Answer<Received> {
+    pub(super) async fn receive(self, body: Body, patience: Duration) -> Answer<Received> {
         let mut pieces = body.into_data_stream();
         let mut hasher = ChunkHasher::new();
         let mut data = Vec::new();
         let mut received = 0;
-        while let Some(piece) = next(&mut pieces).await? {
+        while let Some(piece) = next(&mut pieces, patience).await? {
             received += piece.len() as u64;
             if received > self.limit() {
                 return Err(too_large());
@@ -107,17 +105,18 @@ impl Announced {
     }
 }
 
-async fn next(pieces: &mut axum::body::BodyDataStream) -> Answer<Option<Bytes>> {
-    match tokio::time::timeout(IDLE_LIMIT, pieces.next()).await {
+async fn next(pieces: &mut axum::body::BodyDataStream, patience: Duration) -> Answer<Option<Bytes>> {
+    match tokio::time::timeout(patience, pieces.next()).await {
         Ok(None) => Ok(None),
         Ok(Some(Ok(piece))) => Ok(Some(piece)),
-        Ok(Some(Err(_))) => Err(refuse(ErrorCode::BadRequest, "the body broke off")),
+        Ok(Some(Err(error))) => {
+            info!(%error, "a body broke off, nothing of it is kept");
+            Err(refuse(ErrorCode::BadRequest, "the body broke off"))
+        }
         Err(_) => {
-            let sec = IDLE_LIMIT.as_secs();
-            Err(refuse(
-                ErrorCode::BadRequest,
-                format!("nothing of the body arrived for {sec} s"),
-            ))
+            let detail = format!("nothing of the body arrived for {} s", patience.as_secs_f32());
+            info!(detail, "a body stopped arriving, nothing of it is kept");
+            Err(refuse(ErrorCode::BadRequest, detail))
         }
     }
 }

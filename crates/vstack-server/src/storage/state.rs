@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Semaphore;
 use vstack_api::ErrorCode;
 use vstack_core::ballot::Ballot;
@@ -33,8 +34,12 @@ pub(super) struct Node {
     pub(super) store: Store,
     pub(super) url: String,
     pub(super) load: Load,
+    /// Of bodies that arrived whole.
+    pub(super) received_bytes: Counter,
     /// Bounds the memory of bodies that are being received, in MiB.
     pub(super) body_budget: Arc<Semaphore>,
+    /// Between two pieces of a body.
+    pub(super) body_patience: Duration,
     pub(super) grant_key: DerivedKey,
     pub(super) receipt_key: DerivedKey,
     fence: Mutex<Fence>,
@@ -43,7 +48,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(store: Store, cluster_key: &ClusterKey, url: String) -> Self {
+    pub(super) fn new(store: Store, cluster_key: &ClusterKey, url: String, body_patience: Duration) -> Self {
         let receipt_key = cluster_key.receipt_key(store.identity().node_id);
         let now = Instant::now();
         let disk_usage = Mutex::new((now, store.stats().disk_used_percent));
@@ -51,7 +56,9 @@ impl Node {
             store,
             url,
             load: Load::default(),
+            received_bytes: Counter::default(),
             body_budget: Arc::new(Semaphore::new(BODY_BUDGET_MIB)),
+            body_patience,
             grant_key: cluster_key.grant_key(),
             receipt_key,
             fence: Mutex::default(),

@@ -32,8 +32,8 @@ use vstack_core::limits::HEARTBEAT_MS;
 use vstack_core::paxos::proposer::BACKOFF_MS;
 use vstack_media::ffmpeg::Tools;
 
-use crate::http::shell;
-use crate::role::{Running, StartError, listen};
+use crate::metrics::Metrics;
+use crate::role::{Running, Site, StartError, listen};
 use catalogue::Catalogue;
 use pipeline::Pipeline;
 use place::ChunkPlacer;
@@ -105,8 +105,8 @@ pub async fn start(config: UploaderConfig) -> Result<Running, StartError> {
     );
     let uploader = Arc::new(Uploader::new(spool, metadata.clone(), pipeline, stop.clone()));
     uploader.take_up_unfinished().await;
-    let app = shell(routes::routes(Arc::clone(&uploader)));
-    let running = Running::serve("uploader", None, listener, app, stop.clone()).map_err(|cause| {
+    let site = Site::new(routes::routes(Arc::clone(&uploader)), Metrics::new());
+    let running = Running::serve("uploader", None, listener, site, stop.clone()).map_err(|cause| {
         StartError::Listen {
             address: config.listen,
             holder: String::new(),

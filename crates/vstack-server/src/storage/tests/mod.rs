@@ -3,6 +3,7 @@
 mod granted;
 mod node;
 mod plain;
+mod sockets;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
