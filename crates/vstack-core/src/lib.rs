@@ -12,4 +12,5 @@ pub mod manifest;
 pub mod node;
 pub mod paxos;
 pub mod placement;
+pub mod popularity;
 pub mod time;

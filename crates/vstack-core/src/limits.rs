@@ -46,6 +46,16 @@ pub const OPEN_LEASE_MS: u64 = 60_000;
 pub const COLLECT_GRACE_MS: u64 = 60_000;
 /// Ballot-0 objects and objects unknown to the catalogue are kept this long.
 pub const UNKNOWN_OBJECT_GRACE_MS: u64 = 24 * 3_600_000;
+/// A view counts half after this long: what was watched last week leads over what was watched last year.
+pub const VIEW_HALF_LIFE_MS: u64 = 7 * 24 * 3_600_000;
+/// A repeated call for one session counts once within this time. Sessions are hours long, retries take seconds.
+pub const VIEW_SESSION_KEPT_MS: u64 = 48 * 3_600_000;
+/// A video's catalogue object is written again at most this often while its placements change.
+pub const CATALOGUE_OBJECT_PERIOD_MS: u64 = 60_000;
+/// Version of the calls between the roles. A caller of a later one is refused, one of an earlier one is served.
+pub const PROTOCOL_VERSION: u32 = 1;
+/// A node's clock that is further off than this is told so. Grants and leases live for a minute.
+pub const CLOCK_SKEW_MS: u64 = 60_000;
 /// The original of a failed upload is kept this long for a retry.
 pub const SPOOL_KEEP_MS: u64 = 7 * 24 * 3_600_000;
 
