@@ -1,4 +1,4 @@
-//! `vstack meta check`: compares the projections with what is decided, and reads every row's checksum.
+//! `vstack meta check`: SQLite's own check, every row's checksum, and the projections against what is decided.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,7 +9,7 @@ use vstack_core::placement::Placement;
 
 use crate::apply::chunks::wanted_parts;
 use crate::codec::{Place, word};
-use crate::error::MetaError;
+use crate::error::{DATABASE, MetaError};
 use crate::read::chunks::media_facts;
 use crate::read::nodes::all_nodes;
 use crate::read::videos::find_video;
@@ -22,7 +22,18 @@ pub struct Finding {
     pub table: &'static str,
     pub key: String,
     pub what: String,
+    /// Bytes are not what was written. Otherwise two rows contradict each other.
+    pub is_damage: bool,
 }
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}: {}", self.table, self.key, self.what)
+    }
+}
+
+/// Complaints of SQLite that are worth showing.
+const COMPLAINTS: u32 = 20;
 
 /// (node, ballot, shard), and whether it is live.
 type Replicas = BTreeMap<(String, i64, i64), bool>;
@@ -35,6 +46,37 @@ pub fn check_file(path: &Path) -> Result<Vec<Finding>, MetaError> {
     check(&mut schema::open_reader(path)?)
 }
 
+/// SQLite's word that a file is broken, as the refusal that says what to do.
+///
+/// # Errors
+/// That of `opened`.
+pub(crate) fn undamaged<T>(path: &Path, opened: Result<T, MetaError>) -> Result<T, MetaError> {
+    opened.map_err(|error| match error {
+        MetaError::Corrupt { reason, .. } => MetaError::Damaged {
+            path: path.display().to_string(),
+            what: reason,
+        },
+        other => other,
+    })
+}
+
+/// # Errors
+/// A finding is damage.
+pub(crate) fn refuse_damage(path: &Path, findings: &[Finding]) -> Result<(), MetaError> {
+    let mut damages = findings.iter().filter(|finding| finding.is_damage);
+    match damages.next() {
+        None => Ok(()),
+        Some(first) => {
+            let what = match damages.count() {
+                0 => first.to_string(),
+                more => format!("{first}, and {more} more"),
+            };
+            let path = path.display().to_string();
+            Err(MetaError::Damaged { path, what })
+        }
+    }
+}
+
 /// Reads the whole catalogue; findings come in the order of the tables.
 ///
 /// # Errors
@@ -42,19 +84,37 @@ pub fn check_file(path: &Path) -> Result<Vec<Finding>, MetaError> {
 pub(crate) fn check(connection: &mut Connection) -> Result<Vec<Finding>, MetaError> {
     let snapshot = connection.transaction()?;
     let mut findings = Vec::new();
-    collect(&mut findings, all_nodes(&snapshot).map(drop))?;
-    for id in texts(&snapshot, "SELECT video_id FROM videos")? {
+    // What SQLite can still read may be wrong as well, so the one check does not replace the other.
+    let file = check_file_format(&snapshot, &mut findings);
+    collect(&mut findings, file)?;
+    let rows = check_rows(&snapshot, &mut findings);
+    collect(&mut findings, rows)?;
+    Ok(findings)
+}
+
+fn check_file_format(connection: &Connection, findings: &mut Vec<Finding>) -> Result<(), MetaError> {
+    for what in texts(connection, &format!("PRAGMA integrity_check({COMPLAINTS})"))? {
+        if what != "ok" {
+            findings.push(Finding {
+                table: DATABASE,
+                key: String::new(),
+                what,
+                is_damage: true,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn check_rows(snapshot: &Connection, findings: &mut Vec<Finding>) -> Result<(), MetaError> {
+    collect(findings, all_nodes(snapshot).map(drop))?;
+    for id in texts(snapshot, "SELECT video_id FROM videos")? {
         let place = Place {
             table: "videos",
             key: &id,
         };
-        collect(
-            &mut findings,
-            place
-                .parsed(&id)
-                .and_then(|video| find_video(&snapshot, video))
-                .map(drop),
-        )?;
+        let found = place.parsed(&id).and_then(|video| find_video(snapshot, video));
+        collect(findings, found.map(drop))?;
     }
     let mut placed = BTreeSet::new();
     let mut query = snapshot.prepare(&format!("SELECT {ROW_COLUMNS} FROM consensus_state"))?;
@@ -62,25 +122,26 @@ pub(crate) fn check(connection: &mut Connection) -> Result<Vec<Finding>, MetaErr
     for raw in rows {
         let raw = raw?;
         match raw.decode() {
-            Err(damage) => collect(&mut findings, Err(damage))?,
+            Err(damage) => collect(findings, Err(damage))?,
             Ok(row) => {
                 if let Some(placement) = row.placement() {
                     placed.insert(raw.chunk_id.clone());
-                    check_projection(&snapshot, &raw.chunk_id, placement, &mut findings)?;
+                    check_projection(snapshot, &raw.chunk_id, placement, findings)?;
                 }
             }
         }
     }
     let orphan = |id: &String| !placed.contains(id);
-    let orphans = texts(&snapshot, "SELECT chunk_id FROM chunks")?
+    let orphans = texts(snapshot, "SELECT chunk_id FROM chunks")?
         .into_iter()
         .filter(orphan);
     findings.extend(orphans.map(|key| Finding {
         table: "chunks",
         key,
         what: "nothing decided it".into(),
+        is_damage: false,
     }));
-    Ok(findings)
+    Ok(())
 }
 
 fn texts(connection: &Connection, sql: &str) -> Result<Vec<String>, MetaError> {
@@ -98,6 +159,7 @@ fn collect(findings: &mut Vec<Finding>, result: Result<(), MetaError>) -> Result
                 table,
                 key,
                 what: reason,
+                is_damage: true,
             });
             Ok(())
         }
@@ -116,6 +178,7 @@ fn check_projection(
             table,
             key: key.to_owned(),
             what,
+            is_damage: false,
         })
     };
     let chunk: ChunkId = match (Place {

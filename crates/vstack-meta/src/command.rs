@@ -6,10 +6,12 @@
 use vstack_core::ballot::Ballot;
 use vstack_core::id::{ChunkId, Incarnation, NodeId, VideoId};
 use vstack_core::manifest::{Container, MediaFacts, Track};
-use vstack_core::node::NodeHealth;
+use vstack_core::node::{NodeHealth, NodeState};
 use vstack_core::paxos::master::{Accepted, Value, Witness};
 use vstack_core::paxos::{OpenKind, Replaced};
 use vstack_core::time::UnixMillis;
+
+use crate::object::CatalogueObject;
 
 /// One change of the catalogue.
 #[derive(Debug, Clone)]
@@ -51,8 +53,35 @@ pub enum Cmd {
         video: VideoId,
         now: UnixMillis,
     },
+    /// Counts a view; with a session, once for each.
     RecordView {
         video: VideoId,
+        session: Option<String>,
+        half_life_ms: u64,
+        now: UnixMillis,
+    },
+    /// What the operator wants of a node.
+    ChangeNode {
+        node: NodeId,
+        change: NodeChange,
+        now: UnixMillis,
+    },
+    /// Takes over what a catalogue object says that is newer than what is known.
+    Import {
+        object: Box<CatalogueObject>,
+        /// Its number.
+        seq: u32,
+        now: UnixMillis,
+    },
+    /// The video as it was at `unsaved` changes is on the nodes as the object `chunk`; earlier objects end.
+    CatalogueSaved {
+        chunk: ChunkId,
+        unsaved: u64,
+        now: UnixMillis,
+    },
+    /// Catching up with the nodes has come this far. It never goes back.
+    CaughtUp {
+        to: Behind,
     },
     /// These objects are gone from their nodes.
     CollectDone {
@@ -63,6 +92,31 @@ pub enum Cmd {
         objects: Vec<Collectable>,
         not_before: UnixMillis,
     },
+}
+
+/// A change of a node's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeChange {
+    /// Sets the state; `Removed` is not set like this.
+    State(NodeState),
+    /// Takes it out of the cluster: its parts count as lost. Refused while it is the only holder of a chunk, unless
+    /// `force`.
+    Remove { force: bool },
+    /// Its disk is gone: its parts count as lost, and the next data folder with this identity is welcome.
+    Replace { force: bool },
+    /// Trusts a node that was removed, or that started from an older copy of its folder.
+    Readopt,
+}
+
+/// How far a catalogue that was restored or rebuilt may be behind its nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Behind {
+    /// It knows all there is.
+    No = 0,
+    /// Some node has not been read yet: objects that nobody knows must stay.
+    Objects = 1,
+    /// Some node may have seen later ballots: none is granted.
+    Ballots = 2,
 }
 
 /// What a node reports of itself.
@@ -135,6 +189,8 @@ pub struct Collectable {
 pub enum Reply {
     Done,
     Heartbeat(HeartbeatReply),
+    Node(NodeParts),
+    Imported(Imported),
     Opened(OpenedChunk),
     Committed(CommittedChunk),
 }
@@ -146,6 +202,26 @@ pub struct HeartbeatReply {
     pub before: Option<NodeHealth>,
     /// Its disk was replaced: parts that it held are lost.
     pub lost_parts: u64,
+}
+
+/// What lies on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NodeParts {
+    /// Parts of committed chunks that count.
+    pub live: u64,
+    /// Chunks that could not be read without this node.
+    pub only_holder_of: u64,
+    /// Parts that this command declared lost.
+    pub lost: u64,
+}
+
+/// What an import changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Imported {
+    /// The video was not known.
+    pub new_video: bool,
+    /// Chunks whose placement was not known, or an older one was.
+    pub chunks: u32,
 }
 
 /// An opened ballot.
@@ -175,6 +251,24 @@ impl Reply {
     pub fn opened(self) -> Option<OpenedChunk> {
         match self {
             Self::Opened(opened) => Some(opened),
+            _ => None,
+        }
+    }
+
+    /// The reply of a change of a node.
+    #[must_use]
+    pub const fn node(&self) -> Option<NodeParts> {
+        match self {
+            Self::Node(parts) => Some(*parts),
+            _ => None,
+        }
+    }
+
+    /// The reply of an import.
+    #[must_use]
+    pub const fn imported(&self) -> Option<Imported> {
+        match self {
+            Self::Imported(imported) => Some(*imported),
             _ => None,
         }
     }

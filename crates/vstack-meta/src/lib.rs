@@ -5,27 +5,35 @@
 //! group commit; an answer means that the change is durable. Time and randomness come in with the commands, so that
 //! another backend can apply the same ones.
 //!
+//! A damaged row is reported and never used; a damaged file is not written to. What is in it can come back from a backup
+//! ([`restore`]) or from the [`CatalogueObject`]s on the nodes, and is then compared with the nodes before any ballot is
+//! granted ([`Behind`]).
+//!
 //! Left out: HTTP, signatures, the choice of nodes. A catalogue is opened by one process at a time.
 
 mod apply;
+mod backup;
 mod check;
 mod codec;
 mod command;
 mod error;
+mod object;
 mod read;
 mod rows;
 mod schema;
 mod store;
 mod writer;
 
+pub use backup::{BackupFacts, begin_anew, restore};
 pub use check::{Finding, check_file};
 pub use command::{
-    Cmd, Collectable, CommitChunk, CommittedChunk, FinalizeVideo, HeartbeatReply, NodeReport, OpenChunk,
-    OpenedChunk, Reply,
+    Behind, Cmd, Collectable, CommitChunk, CommittedChunk, FinalizeVideo, HeartbeatReply, Imported,
+    NodeChange, NodeParts, NodeReport, OpenChunk, OpenedChunk, Reply,
 };
 pub use error::MetaError;
+pub use object::{CatalogueObject, PlacedChunk};
 pub use read::{
     ChunkRecord, Library, LibraryOrder, LibraryPage, LibraryQuery, ManifestSource, NodeRecord,
-    UnderReplicated, VideoRecord,
+    UnderReplicated, Unsaved, VideoRecord,
 };
 pub use store::{MetaStore, SqliteMetaStore};

@@ -1,25 +1,29 @@
 //! The catalogue behind one trait, and its SQLite form.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::Semaphore;
-use vstack_core::id::{ChunkId, VideoId};
+use vstack_core::id::{ChunkId, NodeId, VideoId};
 use vstack_core::paxos::master::Row;
 use vstack_core::time::UnixMillis;
 
 use crate::apply;
+use crate::backup::{self, BackupFacts};
 use crate::check::{self, Finding};
-use crate::command::{Cmd, Collectable, Reply};
+use crate::command::{Behind, Cmd, Collectable, NodeParts, Reply};
 use crate::error::MetaError;
 use crate::read::{
     self, ChunkRecord, Library, LibraryPage, LibraryQuery, ManifestSource, NodeRecord, UnderReplicated,
+    Unsaved,
 };
 use crate::schema;
 use crate::writer::Writer;
 
+/// A file up to this size is checked before it is written to. Guess; it takes about a second.
+const CHECKED_AT_START_BYTES: u64 = 64 * 1024 * 1024;
 /// Connections that only read: as many reads at once.
 const READERS: usize = 4;
 
@@ -59,6 +63,21 @@ pub trait MetaStore: Send + Sync + std::fmt::Debug {
     /// Whether exactly this object still waits to be collected.
     async fn is_queued(&self, object: Collectable) -> Result<bool, MetaError>;
 
+    /// What lies on a registered node.
+    async fn node_parts(&self, node: NodeId) -> Result<NodeParts, MetaError>;
+
+    /// Videos whose catalogue object is older than they are and was last written before `before`.
+    async fn unsaved(&self, before: UnixMillis, limit: usize) -> Result<Vec<Unsaved>, MetaError>;
+
+    /// How far the catalogue may be behind its nodes. While it is, objects that it does not know are not garbage.
+    async fn behind(&self) -> Result<Behind, MetaError>;
+
+    /// Copies the catalogue as it is now to `target`, checked and durable. Writing goes on meanwhile.
+    async fn backup(&self, target: PathBuf) -> Result<BackupFacts, MetaError>;
+
+    /// From now on every command is refused: the file is damaged, and must not be written to.
+    fn refuse_commands(&self, damage: &Finding);
+
     /// Compares the projections with what is decided; empty when all is well.
     async fn check(&self) -> Result<Vec<Finding>, MetaError>;
 
@@ -77,6 +96,8 @@ pub struct SqliteMetaStore {
     writer: Writer,
     readers: Arc<Readers>,
     generation: u64,
+    /// Why nothing is written any more.
+    damage: OnceLock<String>,
 }
 
 #[derive(Debug)]
@@ -90,10 +111,21 @@ impl SqliteMetaStore {
     /// Opens or makes the catalogue at `path` and raises its generation. Returns when that is durable: no ballot of an
     /// earlier life can be granted again.
     ///
+    /// A file of a size that takes no time is checked as a whole first; the caller checks a larger one beside its work.
+    ///
     /// # Errors
     /// The file is no catalogue, of a newer version, damaged, or cannot be written.
     pub fn open(path: &Path) -> Result<Self, MetaError> {
-        let mut connection = schema::open_writer(path)?;
+        let readable = check::undamaged(path, schema::is_present_version(path))?;
+        let small = !Self::is_large(path);
+        // Before it is opened for writing, which alone would change a byte or two.
+        if readable && small {
+            check::refuse_damage(path, &check::check(&mut schema::open_reader(path)?)?)?;
+        }
+        let mut connection = check::undamaged(path, schema::open_writer(path))?;
+        if !readable && small {
+            check::refuse_damage(path, &check::check(&mut connection)?)?;
+        }
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let generation = apply::raise_generation(&transaction, 0)?;
         transaction.commit()?;
@@ -106,7 +138,14 @@ impl SqliteMetaStore {
             writer: Writer::start(connection)?,
             readers: Arc::new(readers),
             generation,
+            damage: OnceLock::new(),
         })
+    }
+
+    /// Whether the file at `path` was not checked as a whole when it was opened.
+    #[must_use]
+    pub fn is_large(path: &Path) -> bool {
+        std::fs::metadata(path).is_ok_and(|file| file.len() > CHECKED_AT_START_BYTES)
     }
 
     /// The generation that this start began with.
@@ -159,6 +198,10 @@ impl Readers {
 impl MetaStore for SqliteMetaStore {
     async fn apply(&self, commands: Vec<Cmd>) -> Vec<Result<Reply, MetaError>> {
         let count = commands.len();
+        if let Some(what) = self.damage.get() {
+            let (path, what) = (self.readers.path.display().to_string(), what.clone());
+            return vec![Err(MetaError::Damaged { path, what }); count];
+        }
         let busy = || vec![Err(MetaError::Busy); count];
         match self.writer.submit(commands) {
             Ok(answers) => answers.await.unwrap_or_else(|_| busy()),
@@ -213,6 +256,35 @@ impl MetaStore for SqliteMetaStore {
     async fn is_queued(&self, object: Collectable) -> Result<bool, MetaError> {
         self.read(move |connection| read::is_queued(connection, object))
             .await
+    }
+
+    async fn node_parts(&self, node: NodeId) -> Result<NodeParts, MetaError> {
+        self.read(move |connection| read::nodes::node_parts(connection, node))
+            .await
+    }
+
+    async fn unsaved(&self, before: UnixMillis, limit: usize) -> Result<Vec<Unsaved>, MetaError> {
+        self.read(move |connection| read::videos::unsaved(connection, before, limit))
+            .await
+    }
+
+    async fn behind(&self) -> Result<Behind, MetaError> {
+        self.read(|connection| apply::behind(connection)).await
+    }
+
+    async fn backup(&self, target: PathBuf) -> Result<BackupFacts, MetaError> {
+        let path = self.readers.path.clone();
+        let copied = tokio::task::spawn_blocking(move || backup::backup(&path, &target)).await;
+        copied.unwrap_or_else(|error| {
+            Err(MetaError::Database {
+                reason: error.to_string(),
+            })
+        })
+    }
+
+    fn refuse_commands(&self, damage: &Finding) {
+        // Only the first reason is kept.
+        let _ = self.damage.set(damage.to_string());
     }
 
     async fn check(&self) -> Result<Vec<Finding>, MetaError> {

@@ -121,7 +121,7 @@ fn try_transact(connection: &mut Connection, group: &[Job]) -> Result<Vec<Answer
                     replies.push(Ok(reply));
                 }
                 // The disk's failures are everybody's: SQLite may have rolled back more than this command.
-                Err(error @ MetaError::Database { .. }) => return Err(error),
+                Err(error) if error.fails_all() => return Err(error),
                 Err(refusal) => {
                     savepoint.finish()?;
                     replies.push(Err(refusal));

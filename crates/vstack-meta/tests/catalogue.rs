@@ -6,9 +6,10 @@ use rusqlite::Connection;
 use support::{Catalogue, T0, commit_of, finalize_of, node, open_of, report, url, video};
 use vstack_core::ballot::Ballot;
 use vstack_core::id::ChunkId;
-use vstack_core::limits::COLLECT_GRACE_MS;
+use vstack_core::limits::{COLLECT_GRACE_MS, VIEW_HALF_LIFE_MS, VIEW_SESSION_KEPT_MS};
 use vstack_core::manifest::VideoStatus;
 use vstack_core::paxos::master::Conflict;
+use vstack_core::time::UnixMillis;
 use vstack_meta::{Cmd, Collectable, LibraryOrder, LibraryQuery, MetaError, MetaStore, Reply};
 
 #[tokio::test]
@@ -294,13 +295,15 @@ async fn the_library_is_searched_ordered_and_cut_into_pages() {
             })
             .await;
     }
-    catalogue.done(Cmd::RecordView { video: video(2) }).await;
+    catalogue.done(view_of(2, None, T0)).await;
     let page = async |search: &str, order, offset, limit| {
         let query = LibraryQuery {
             search: search.into(),
             order,
             offset,
             limit,
+            now: T0,
+            ..LibraryQuery::default()
         };
         let page = catalogue.store.library(query).await.unwrap();
         (
@@ -363,6 +366,91 @@ fn damage(catalogue: &Catalogue, sql: &str) {
     let file = Connection::open(catalogue.path()).expect("the file is there");
     let changed = file.execute(sql, []).expect("the statement is sound");
     assert!(changed > 0, "the statement met no row");
+}
+
+fn view_of(number: u128, session: Option<&str>, now: UnixMillis) -> Cmd {
+    Cmd::RecordView {
+        video: video(number),
+        session: session.map(str::to_owned),
+        half_life_ms: VIEW_HALF_LIFE_MS,
+        now,
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_counted_once_and_for_one_video() {
+    let catalogue = Catalogue::new().await;
+    for number in 1..=2 {
+        catalogue.create(video(number)).await;
+    }
+    for _ in 0..3 {
+        catalogue.done(view_of(1, Some("a"), T0)).await;
+    }
+    catalogue.done(view_of(1, Some("b"), T0)).await;
+    let views = async || {
+        catalogue
+            .store
+            .video(video(1))
+            .await
+            .unwrap()
+            .unwrap()
+            .video
+            .views
+    };
+    assert_eq!(views().await, 2);
+    let session = "a".to_owned();
+    assert_eq!(
+        catalogue.apply(view_of(2, Some("a"), T0)).await,
+        Err(MetaError::OtherVideo { session })
+    );
+    // What is remembered of sessions does not grow for ever.
+    let later = T0 + 2 * VIEW_SESSION_KEPT_MS;
+    catalogue.done(view_of(1, Some("c"), later)).await;
+    let file = Connection::open(catalogue.path()).unwrap();
+    let kept: i64 = file
+        .query_row("SELECT count(*) FROM view_sessions", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(kept, 1);
+}
+
+#[tokio::test]
+async fn what_was_watched_lately_leads_over_what_was_watched_more() {
+    let catalogue = Catalogue::new().await;
+    for number in 1..=2 {
+        catalogue.create(video(number)).await;
+    }
+    for _ in 0..5 {
+        catalogue.done(view_of(1, None, T0)).await;
+    }
+    let later = T0 + 4 * VIEW_HALF_LIFE_MS;
+    catalogue.done(view_of(2, None, later)).await;
+    let first = async |now| {
+        let query = LibraryQuery {
+            order: LibraryOrder::Views,
+            limit: 1,
+            now,
+            ..LibraryQuery::default()
+        };
+        catalogue.store.library(query).await.unwrap().videos[0]
+            .video
+            .clone()
+    };
+    let leader = first(later).await;
+    assert_eq!((leader.video, leader.views), (video(2), 1));
+    // With a half-life of ten years the five views count almost as much as on their day.
+    let query = LibraryQuery {
+        order: LibraryOrder::Views,
+        limit: 1,
+        now: later,
+        half_life_ms: 520 * VIEW_HALF_LIFE_MS,
+        ..LibraryQuery::default()
+    };
+    assert_eq!(
+        catalogue.store.library(query).await.unwrap().videos[0]
+            .video
+            .video,
+        video(1)
+    );
 }
 
 #[tokio::test]

@@ -5,10 +5,10 @@ mod support;
 use support::{Catalogue, T0, life, node, report, url, video};
 use uuid::Uuid;
 use vstack_core::id::{ChunkId, Incarnation};
-use vstack_core::node::NodeHealth;
+use vstack_core::node::{NodeHealth, NodeState};
 use vstack_core::paxos::master::{Conflict, Fault};
 use vstack_core::time::UnixMillis;
-use vstack_meta::{Cmd, HeartbeatReply, MetaError, MetaStore, NodeReport, Reply};
+use vstack_meta::{Cmd, HeartbeatReply, MetaError, MetaStore, NodeChange, NodeParts, NodeReport, Reply};
 
 /// Just enough silence for a node to count as suspect.
 const SILENT: UnixMillis = UnixMillis(T0.0 + 5_000);
@@ -71,9 +71,169 @@ async fn of_two_starts_of_one_folder_the_later_wins_and_the_earlier_is_refused()
     };
     assert!(beat(&catalogue, later, T0 + 1_000).await.is_ok());
     assert!(is_duplicate(&beat(&catalogue, report(1), T0 + 2_000).await));
-    assert!(
-        is_duplicate(&beat(&catalogue, report(1), SILENT + 60_000).await),
+    let restored = MetaError::RolledBack {
+        node: node(1),
+        known: 2,
+        reported: 1,
+    };
+    assert_eq!(
+        beat(&catalogue, report(1), SILENT + 60_000).await,
+        Err(restored),
         "silence does not bring it back"
+    );
+}
+
+async fn change(catalogue: &Catalogue, number: u128, change: NodeChange) -> Result<NodeParts, MetaError> {
+    let command = Cmd::ChangeNode {
+        node: node(number),
+        change,
+        now: T0,
+    };
+    let reply = catalogue.apply(command).await?;
+    Ok(reply.node().expect("a change is answered by what lies there"))
+}
+
+#[tokio::test]
+async fn a_folder_that_went_back_is_taken_when_its_operator_says_so_and_only_then() {
+    let catalogue = Catalogue::new().await;
+    let later = NodeReport {
+        boot_epoch: 5,
+        ..report(1)
+    };
+    assert!(beat(&catalogue, later.clone(), T0).await.is_ok());
+    change(&catalogue, 1, NodeChange::Readopt).await.unwrap();
+    assert!(beat(&catalogue, report(1), SILENT).await.is_ok());
+    // The permission was for once.
+    assert!(beat(&catalogue, later, SILENT).await.is_ok());
+    assert!(beat(&catalogue, report(1), SILENT + 60_000).await.is_err());
+}
+
+#[tokio::test]
+async fn a_node_that_flaps_is_suspect_until_it_holds_still() {
+    let catalogue = Catalogue::new().await;
+    let mut now = T0;
+    let mut healthy = 0;
+    for _ in 0..40 {
+        now = now + 8_000;
+        beat(&catalogue, report(1), now).await.unwrap();
+        let nodes = catalogue.store.nodes().await.unwrap();
+        healthy += u32::from(nodes[0].health(now) == NodeHealth::Healthy);
+    }
+    assert!(
+        (1..=6).contains(&healthy),
+        "{healthy} of 40 returns were believed"
+    );
+    for _ in 0..160 {
+        now = now + 2_000;
+        beat(&catalogue, report(1), now).await.unwrap();
+    }
+    assert_eq!(
+        catalogue.store.nodes().await.unwrap()[0].health(now),
+        NodeHealth::Healthy
+    );
+}
+
+#[tokio::test]
+async fn the_only_holder_of_a_chunk_is_not_removed_unless_forced() {
+    let catalogue = Catalogue::new().await;
+    catalogue.active_video(video(1), 2).await;
+    for number in 2..=3 {
+        let parts = change(&catalogue, number, NodeChange::Remove { force: false })
+            .await
+            .unwrap();
+        assert_eq!((parts.live, parts.lost), (0, 3));
+    }
+    let refused = change(&catalogue, 1, NodeChange::Remove { force: false }).await;
+    let expected = MetaError::OnlyHolder {
+        node: node(1),
+        chunks: 3,
+    };
+    assert_eq!(refused, Err(expected));
+    let parts = catalogue.store.node_parts(node(1)).await.unwrap();
+    assert_eq!((parts.live, parts.only_holder_of), (3, 3));
+    let forced = change(&catalogue, 1, NodeChange::Remove { force: true }).await;
+    assert_eq!(forced.unwrap().lost, 3);
+    assert_eq!(catalogue.store.under_replicated(9).await.unwrap().len(), 3);
+    catalogue.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_removed_node_stays_away_until_it_is_readopted() {
+    let catalogue = Catalogue::new().await;
+    change(&catalogue, 5, NodeChange::Remove { force: false })
+        .await
+        .unwrap();
+    let removed = MetaError::NodeRemoved { node: node(5) };
+    assert_eq!(beat(&catalogue, report(5), T0).await, Err(removed.clone()));
+    let drain = NodeChange::State(NodeState::Draining);
+    assert_eq!(change(&catalogue, 5, drain).await, Err(removed));
+    change(&catalogue, 5, NodeChange::Readopt).await.unwrap();
+    assert!(beat(&catalogue, report(5), T0).await.is_ok());
+    assert_eq!(
+        change(&catalogue, 77, NodeChange::Readopt).await,
+        Err(MetaError::UnknownNode { node: node(77) })
+    );
+}
+
+#[tokio::test]
+async fn states_are_kept_over_heartbeats_and_restarts() {
+    let catalogue = Catalogue::new().await;
+    for (number, state) in [(1, NodeState::Draining), (2, NodeState::Maintenance)] {
+        change(&catalogue, number, NodeChange::State(state))
+            .await
+            .unwrap();
+        beat(&catalogue, report(number), T0).await.unwrap();
+    }
+    let catalogue = catalogue.restarted();
+    let nodes = catalogue.store.nodes().await.unwrap();
+    let states: Vec<_> = nodes.iter().map(|known| known.state).collect();
+    let active = NodeState::Active;
+    assert_eq!(
+        states,
+        [
+            NodeState::Draining,
+            NodeState::Maintenance,
+            active,
+            active,
+            active
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_replaced_disk_is_bound_at_once_and_the_old_one_never_again() {
+    let catalogue = Catalogue::new().await;
+    catalogue.active_video(video(1), 1).await;
+    let parts = change(&catalogue, 1, NodeChange::Replace { force: false })
+        .await
+        .unwrap();
+    assert_eq!((parts.live, parts.lost), (0, 2));
+    assert!(
+        is_duplicate(&beat(&catalogue, report(1), T0 + 1_000).await),
+        "the old disk"
+    );
+    let replaced = NodeReport {
+        incarnation: Incarnation(Uuid::from_u128(5)),
+        ..report(1)
+    };
+    assert!(beat(&catalogue, replaced.clone(), T0 + 1_000).await.is_ok());
+    assert!(beat(&catalogue, replaced, T0 + 2_000).await.is_ok());
+    assert!(is_duplicate(&beat(&catalogue, report(1), SILENT + 60_000).await));
+    catalogue.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_clock_that_went_back_keeps_no_dead_node_alive() {
+    let catalogue = Catalogue::new().await;
+    const MONTH_MS: u64 = 30 * 24 * 3_600_000;
+    let now = UnixMillis(T0.0 - MONTH_MS);
+    catalogue.done(Cmd::JudgeNodes { now }).await;
+    let nodes = catalogue.store.nodes().await.unwrap();
+    assert!(nodes.iter().all(|known| known.health(now) == NodeHealth::Healthy));
+    assert!(
+        nodes
+            .iter()
+            .all(|known| known.health(now + 30_000) == NodeHealth::Down)
     );
 }
 

@@ -12,7 +12,8 @@ use vstack_core::paxos::{OpenKind, Target};
 use vstack_core::placement::{Part, Placement, Scheme};
 use vstack_core::time::UnixMillis;
 
-use super::generation;
+use super::granting_generation;
+use super::videos::mark_unsaved;
 use crate::codec::{RowSum, ballot_column, json_column, signed, word};
 use crate::command::{CommitChunk, CommittedChunk, OpenChunk, OpenedChunk};
 use crate::error::MetaError;
@@ -35,7 +36,7 @@ pub(super) fn open(connection: &Connection, command: &OpenChunk) -> Result<Opene
         expect_epoch: command.expect_epoch,
         nodes: command.nodes.iter().copied().map(Target::whole).collect(),
         min_ack: command.min_ack,
-        generation: generation(connection)?,
+        generation: granting_generation(connection)?,
         now: command.now,
         lease_ms: OPEN_LEASE_MS,
         knowledge: Knowledge::Complete,
@@ -96,9 +97,15 @@ pub(super) fn commit(connection: &Connection, command: &CommitChunk) -> Result<C
         }
         rows::write_row(connection, chunk, row.promised, &decided.row)?;
         match decided.accepted.value.placement() {
-            Some(placement) => project(connection, command, decided.accepted.ballot, placement)?,
+            Some(placement) => {
+                let failed = failed_parts(connection, chunk)?;
+                let is_live = |part: &Part| !failed.contains(&(part.node.to_string(), part.object_ballot));
+                let media = command.media.as_ref();
+                project(connection, (chunk, placement), media, command.now, is_live)?;
+            }
             None => rows::drop_projection(connection, chunk)?,
         }
+        mark_unsaved(connection, chunk)?;
         let plain = command.plain_nodes.iter().map(|&node| Garbage {
             node,
             object: chunk,
@@ -132,31 +139,23 @@ fn incarnations(
     Ok(live)
 }
 
-/// Rewrites what queries see of a decided placement.
-fn project(
+/// Rewrites what queries see of a decided placement. Facts that `media` does not bring stay as they are.
+pub(super) fn project(
     connection: &Connection,
-    command: &CommitChunk,
-    epoch: Ballot,
-    placement: &Placement,
+    (chunk, placement): (ChunkId, &Placement),
+    media: Option<&MediaFacts>,
+    now: UnixMillis,
+    is_live: impl Fn(&Part) -> bool,
 ) -> Result<(), MetaError> {
-    let chunk = command.chunk;
-    let failed = failed_parts(connection, chunk)?;
-    let is_live = |part: &&Part| !failed.contains(&(part.node.to_string(), part.object_ballot));
-    let live = placement.parts.iter().filter(is_live).count();
-    let media = match &command.media {
+    let live = placement.parts.iter().filter(|part| is_live(part)).count();
+    let media = match media {
         Some(facts) => facts.clone(),
         None => find_chunk(connection, chunk)?
             .map(|record| record.media)
             .unwrap_or_default(),
     };
-    write_chunk(
-        connection,
-        chunk,
-        placement,
-        wanted_parts(placement).saturating_sub(live),
-        &media,
-        command.now,
-    )?;
+    let missing = wanted_parts(placement).saturating_sub(live);
+    write_chunk(connection, chunk, placement, missing, &media, now)?;
     let mut insert = connection.prepare_cached(
         "INSERT INTO chunk_replicas(chunk_id, node_url, status, ballot_number, shard_index, created_at)
          VALUES (?1, (SELECT node_url FROM storage_nodes WHERE node_id = ?2), ?3, ?4, ?5, ?6)",
@@ -165,17 +164,17 @@ fn project(
         .prepare_cached("DELETE FROM chunk_replicas WHERE chunk_id = ?1")?
         .execute([chunk.to_string()])?;
     for part in &placement.parts {
-        let status = if is_live(&part) { "active" } else { "failed" };
+        let status = if is_live(part) { "active" } else { "failed" };
         insert.execute(params![
             chunk.to_string(),
             part.node.to_string(),
             status,
             ballot_column(part.object_ballot)?,
             part.shard.map_or(rows::WHOLE, i64::from),
-            signed(command.now.0)?,
+            signed(now.0)?,
         ])?;
     }
-    tracing::debug!(%chunk, %epoch, parts = placement.parts.len(), "placement committed");
+    tracing::debug!(%chunk, parts = placement.parts.len(), "placement recorded");
     Ok(())
 }
 

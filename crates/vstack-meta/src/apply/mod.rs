@@ -1,13 +1,16 @@
 //! What each command does, inside the writer's transaction.
 
 pub(crate) mod chunks;
+mod import;
 pub(crate) mod nodes;
+mod states;
 pub(crate) mod videos;
+mod views;
 
 use rusqlite::Connection;
 
 use crate::codec::{Place, signed};
-use crate::command::{Cmd, Collectable, Reply};
+use crate::command::{Behind, Cmd, Collectable, Reply};
 use crate::error::MetaError;
 use crate::rows;
 use vstack_core::paxos::master::Garbage;
@@ -30,7 +33,22 @@ pub(crate) fn apply(connection: &Connection, command: &Cmd) -> Result<Reply, Met
         Cmd::RenameVideo { video, title } => videos::rename(connection, *video, title).map(done),
         Cmd::DeleteVideo { video, now } => videos::delete(connection, *video, *now).map(done),
         Cmd::AbortVideo { video, now } => videos::abort(connection, *video, *now).map(done),
-        Cmd::RecordView { video } => videos::record_view(connection, *video).map(done),
+        Cmd::RecordView {
+            video,
+            session,
+            half_life_ms,
+            now,
+        } => views::record(connection, *video, session.as_deref(), *half_life_ms, *now).map(done),
+        Cmd::ChangeNode { node, change, now } => {
+            states::change(connection, *node, *change, *now).map(Reply::Node)
+        }
+        Cmd::Import { object, seq, now } => {
+            import::import(connection, object, *seq, *now).map(Reply::Imported)
+        }
+        Cmd::CatalogueSaved { chunk, unsaved, now } => {
+            videos::catalogue_saved(connection, *chunk, *unsaved, *now).map(done)
+        }
+        Cmd::CaughtUp { to } => caught_up(connection, *to).map(done),
         Cmd::CollectDone { objects } => collect_done(connection, objects).map(done),
         Cmd::CollectLater { objects, not_before } => {
             collect_done(connection, objects)?;
@@ -66,6 +84,49 @@ pub(crate) fn generation(connection: &Connection) -> Result<u64, MetaError> {
         key: "1",
     }
     .unsigned(stored)
+}
+
+/// The generation to grant a ballot in.
+///
+/// # Errors
+/// [`MetaError::Restored`]: a node may have seen a later generation.
+pub(crate) fn granting_generation(connection: &Connection) -> Result<u64, MetaError> {
+    match behind(connection)? {
+        Behind::Ballots => Err(MetaError::Restored),
+        Behind::No | Behind::Objects => generation(connection),
+    }
+}
+
+/// How far the catalogue may be behind its nodes.
+pub(crate) fn behind(connection: &Connection) -> Result<Behind, MetaError> {
+    let stored: i64 = connection
+        .prepare_cached("SELECT behind FROM service WHERE id = 1")?
+        .query_row([], |row| row.get(0))?;
+    match stored {
+        0 => Ok(Behind::No),
+        1 => Ok(Behind::Objects),
+        2 => Ok(Behind::Ballots),
+        other => Err(Place {
+            table: "service",
+            key: "1",
+        }
+        .corrupt(format!("behind is {other}"))),
+    }
+}
+
+fn caught_up(connection: &Connection, to: Behind) -> Result<(), MetaError> {
+    connection.execute(
+        "UPDATE service SET behind = min(behind, ?1) WHERE id = 1",
+        [to as i64],
+    )?;
+    Ok(())
+}
+
+/// Marks a catalogue that was restored or rebuilt. Durable when the transaction around it is.
+pub(crate) fn fall_behind(connection: &Connection) -> Result<(), MetaError> {
+    let all = Behind::Ballots as i64;
+    connection.execute("UPDATE service SET behind = ?1 WHERE id = 1", [all])?;
+    Ok(())
 }
 
 /// Raises the generation to `at_least`, or by one. Durable when the transaction around it is.

@@ -1,12 +1,13 @@
 //! Heartbeats: who a node is, where it is now, and which life of it this is.
 //!
 //! An identity belongs to one data folder in one process. A second process with the same identity is refused while the
-//! first one is alive; of two starts of one folder the later wins (F26 of the fault list).
+//! first one is alive; of two starts of one folder the later wins (F26 of the fault list). A folder that went back to an
+//! earlier start waits for its operator (F28), and so does a node that was removed.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use tracing::warn;
 use vstack_core::id::{Incarnation, NodeId};
-use vstack_core::node::NodeHealth;
+use vstack_core::node::{NodeHealth, NodeState, Steadiness};
 use vstack_core::time::UnixMillis;
 
 use super::{generation, raise_generation};
@@ -30,12 +31,15 @@ pub(super) fn heartbeat(
         check_identity(known, report, now)?;
     }
     clear_url(connection, report, now)?;
-    write(connection, report, now)?;
+    let steadiness = known
+        .as_ref()
+        .map(|known| known.steadiness.after_heartbeat(known.last_heartbeat, now));
+    write(connection, report, steadiness.unwrap_or_default(), now)?;
     let lost_parts = match &known {
         Some(known) if known.incarnation != report.incarnation => lose_parts(connection, &report.url)?,
         _ => 0,
     };
-    let before = known.map(|known| NodeHealth::of_silence(known.last_heartbeat, now));
+    let before = known.map(|known| known.health(now));
     Ok(HeartbeatReply { before, lost_parts })
 }
 
@@ -56,21 +60,31 @@ fn follow_generation(connection: &Connection, report: &NodeReport) -> Result<(),
 }
 
 fn check_identity(known: &NodeRecord, report: &NodeReport, now: UnixMillis) -> Result<(), MetaError> {
+    let node = report.node;
     let alive = NodeHealth::of_silence(known.last_heartbeat, now) == NodeHealth::Healthy;
-    let refused = |reason: String| {
-        Err(MetaError::DuplicateNode {
-            node: report.node,
-            reason,
-        })
-    };
+    let refused = |reason: String| Err(MetaError::DuplicateNode { node, reason });
+    if known.state == NodeState::Removed {
+        return Err(MetaError::NodeRemoved { node });
+    }
+    if known.retired_incarnation == Some(report.incarnation) {
+        return refused("its data folder was declared lost; start it with an empty one".into());
+    }
     if known.incarnation != report.incarnation {
-        return match alive {
+        let awaited = known.retired_incarnation == Some(known.incarnation);
+        return match alive && !awaited {
             true => refused(format!("{} reports with another data folder", known.url)),
             false => Ok(()),
         };
     }
-    if report.boot_epoch < known.boot_epoch {
-        return refused(format!("{} is a later start of the same data folder", known.url));
+    if report.boot_epoch < known.boot_epoch && !known.readopt {
+        return match alive {
+            true => refused(format!("{} is a later start of the same data folder", known.url)),
+            false => Err(MetaError::RolledBack {
+                node,
+                known: known.boot_epoch,
+                reported: report.boot_epoch,
+            }),
+        };
     }
     if alive && report.boot_epoch == known.boot_epoch && report.url != known.url {
         return refused(format!(
@@ -121,16 +135,21 @@ pub(crate) fn nowhere(node: NodeId) -> String {
     format!("unknown:{node}")
 }
 
-fn write(connection: &Connection, report: &NodeReport, now: UnixMillis) -> Result<(), MetaError> {
+fn write(
+    connection: &Connection,
+    report: &NodeReport,
+    steadiness: Steadiness,
+    now: UnixMillis,
+) -> Result<(), MetaError> {
     let sum = row_sum(report.node, &report.url, report.incarnation, report.boot_epoch)?;
     connection
         .prepare_cached(
             "INSERT INTO storage_nodes(node_id, node_url, last_heartbeat, disk_usage_percent, chunk_count, status,
-               version, incarnation, boot_epoch, read_only, highest_generation, row_sum)
-             VALUES (?1, ?2, ?3, ?4, ?5, 'healthy', ?6, ?7, ?8, ?9, ?10, ?11)
+               version, incarnation, boot_epoch, read_only, highest_generation, row_sum, gaps, last_gap)
+             VALUES (?1, ?2, ?3, ?4, ?5, 'healthy', ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
              ON CONFLICT(node_id) DO UPDATE SET node_url = ?2, last_heartbeat = ?3, disk_usage_percent = ?4,
                chunk_count = ?5, status = 'healthy', version = ?6, incarnation = ?7, boot_epoch = ?8, read_only = ?9,
-               highest_generation = max(highest_generation, ?10), row_sum = ?11",
+               highest_generation = max(highest_generation, ?10), row_sum = ?11, gaps = ?12, last_gap = ?13, readopt = 0",
         )?
         .execute(params![
             report.node.to_string(),
@@ -144,7 +163,29 @@ fn write(connection: &Connection, report: &NodeReport, now: UnixMillis) -> Resul
             report.read_only,
             signed(report.highest_generation.min(MAX_GENERATION))?,
             sum,
+            steadiness.gaps,
+            signed(steadiness.last_gap.0)?,
         ])?;
+    Ok(())
+}
+
+/// A row for a node that a placement names and that has never reported here. It counts as down until it does.
+pub(super) fn expect_node(
+    connection: &Connection,
+    node: NodeId,
+    incarnation: Incarnation,
+) -> Result<(), MetaError> {
+    let url = nowhere(node);
+    connection.execute(
+        "INSERT INTO storage_nodes(node_id, node_url, last_heartbeat, disk_usage_percent, chunk_count, status, version,
+           incarnation, boot_epoch, row_sum) VALUES (?1, ?2, 0, 0, 0, 'down', '', ?3, 0, ?4)",
+        params![
+            node.to_string(),
+            url,
+            incarnation.to_string(),
+            row_sum(node, &url, incarnation, 0)?
+        ],
+    )?;
     Ok(())
 }
 
@@ -163,7 +204,7 @@ pub(crate) fn row_sum(
 }
 
 /// The node's disk was replaced: what it held counts no more.
-fn lose_parts(connection: &Connection, url: &str) -> Result<u64, MetaError> {
+pub(super) fn lose_parts(connection: &Connection, url: &str) -> Result<u64, MetaError> {
     connection.execute(
         "UPDATE chunks SET missing_parts = missing_parts + 1 WHERE chunk_id IN
            (SELECT chunk_id FROM chunk_replicas WHERE node_url = ?1 AND status = 'active')",
@@ -177,8 +218,13 @@ fn lose_parts(connection: &Connection, url: &str) -> Result<u64, MetaError> {
 }
 
 pub(super) fn judge(connection: &Connection, now: UnixMillis) -> Result<(), MetaError> {
+    // A clock that went back must not keep a dead node alive until the clock has caught up.
+    connection.execute(
+        "UPDATE storage_nodes SET last_heartbeat = ?1 WHERE last_heartbeat > ?1",
+        [signed(now.0)?],
+    )?;
     for node in crate::read::nodes::all_nodes(connection)? {
-        let status = NodeHealth::of_silence(node.last_heartbeat, now).as_str();
+        let status = node.health(now).as_str();
         connection
             .prepare_cached("UPDATE storage_nodes SET status = ?2 WHERE node_id = ?1 AND status <> ?2")?
             .execute((node.node.to_string(), status))?;

@@ -6,10 +6,11 @@ use vstack_core::limits::COLLECT_GRACE_MS;
 use vstack_core::manifest::{Container, VideoStatus, ms_to_seconds};
 use vstack_core::paxos::OpenKind;
 use vstack_core::paxos::master::{self, Knowledge, OpenRequest};
+use vstack_core::popularity::Popularity;
 use vstack_core::time::UnixMillis;
 
 use super::chunks::write_facts;
-use super::generation;
+use super::granting_generation;
 use crate::codec::{RowSum, json_column, signed, word};
 use crate::command::FinalizeVideo;
 use crate::error::MetaError;
@@ -38,12 +39,14 @@ pub(super) fn create(
         codecs: String::new(),
         tracks: Vec::new(),
         views: 0,
+        popularity: Popularity::default(),
+        catalogue_seq: 0,
     };
     write(connection, &record)
 }
 
 /// Inserts or replaces what the record holds; the init segment's bytes and the views stay.
-fn write(connection: &Connection, record: &VideoRecord) -> Result<(), MetaError> {
+pub(super) fn write(connection: &Connection, record: &VideoRecord) -> Result<(), MetaError> {
     let columns = VideoColumns::of(record)?;
     connection
         .prepare_cached(
@@ -51,7 +54,7 @@ fn write(connection: &Connection, record: &VideoRecord) -> Result<(), MetaError>
                codecs, tracks, row_sum)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
              ON CONFLICT(video_id) DO UPDATE SET title = ?2, title_key = ?3, duration_sec = ?4, total_chunks = ?5,
-               status = ?7, container = ?8, codecs = ?9, tracks = ?10, row_sum = ?11",
+               status = ?7, container = ?8, codecs = ?9, tracks = ?10, row_sum = ?11, unsaved = unsaved + 1",
         )?
         .execute(params![
             columns.video_id,
@@ -112,8 +115,41 @@ impl VideoColumns {
     }
 }
 
+/// The library's copy on the nodes is older than the catalogue now. What a catalogue object itself causes does not count.
+pub(super) fn mark_unsaved(connection: &Connection, chunk: ChunkId) -> Result<(), MetaError> {
+    if chunk.kind() != ChunkKind::Catalogue {
+        connection
+            .prepare_cached("UPDATE videos SET unsaved = unsaved + 1 WHERE video_id = ?1")?
+            .execute([chunk.video().to_string()])?;
+    }
+    Ok(())
+}
+
+/// The object holds all changes that were made when it was read. The objects before it end: only the last one counts.
+pub(super) fn catalogue_saved(
+    connection: &Connection,
+    chunk: ChunkId,
+    unsaved: u64,
+    now: UnixMillis,
+) -> Result<(), MetaError> {
+    let video = living(connection, chunk.video())?;
+    connection.execute(
+        "UPDATE videos SET catalogue_seq = max(catalogue_seq, ?2), saved_at = ?3, unsaved = max(unsaved - ?4, 0)
+         WHERE video_id = ?1",
+        params![video.video.to_string(), chunk.seq(), signed(now.0)?, signed(unsaved)?],
+    )?;
+    let earlier = |id: &ChunkId| id.kind() == ChunkKind::Catalogue && id.seq() < chunk.seq();
+    let all = rows::chunks_of_video(connection, &video.video.to_string())?;
+    tombstone(
+        connection,
+        all.into_iter().filter(earlier),
+        now,
+        now + COLLECT_GRACE_MS,
+    )
+}
+
 /// A video that a reader may still find.
-fn living(connection: &Connection, video: VideoId) -> Result<VideoRecord, MetaError> {
+pub(super) fn living(connection: &Connection, video: VideoId) -> Result<VideoRecord, MetaError> {
     match find_video(connection, video)? {
         Some(record) if record.status != VideoStatus::Deleted => Ok(record),
         _ => Err(MetaError::VideoNotFound { video }),
@@ -133,15 +169,6 @@ pub(super) fn rename(connection: &Connection, video: VideoId, title: &str) -> Re
     let mut record = living(connection, video)?;
     title.clone_into(&mut record.title);
     write(connection, &record)
-}
-
-pub(super) fn record_view(connection: &Connection, video: VideoId) -> Result<(), MetaError> {
-    living(connection, video)?;
-    connection.execute(
-        "UPDATE videos SET views = views + 1 WHERE video_id = ?1",
-        [video.to_string()],
-    )?;
-    Ok(())
 }
 
 /// A repeat for an active video changes nothing.
@@ -220,7 +247,7 @@ fn kill(kind: OpenKind, connection: &Connection, now: UnixMillis) -> Result<Open
         expect_epoch: None,
         nodes: Vec::new(),
         min_ack: 0,
-        generation: generation(connection)?,
+        generation: granting_generation(connection)?,
         now,
         lease_ms: 0,
         knowledge: Knowledge::Complete,
@@ -256,7 +283,7 @@ pub(super) fn delete(connection: &Connection, video: VideoId, now: UnixMillis) -
     record.total_chunks = 0;
     write(connection, &record)?;
     connection.execute(
-        "UPDATE videos SET init_data = NULL WHERE video_id = ?1",
+        "UPDATE videos SET init_data = NULL, unsaved = 0 WHERE video_id = ?1",
         [video.to_string()],
     )?;
     Ok(())
@@ -283,8 +310,18 @@ fn tombstone_chunks(
     now: UnixMillis,
     not_before: UnixMillis,
 ) -> Result<(), MetaError> {
+    let all = rows::chunks_of_video(connection, &video.to_string())?;
+    tombstone(connection, all, now, not_before)
+}
+
+fn tombstone(
+    connection: &Connection,
+    chunks: impl IntoIterator<Item = ChunkId>,
+    now: UnixMillis,
+    not_before: UnixMillis,
+) -> Result<(), MetaError> {
     let request = kill(OpenKind::Delete, connection, now)?;
-    for chunk in rows::chunks_of_video(connection, &video.to_string())? {
+    for chunk in chunks {
         let row = rows::read_row(connection, chunk)?;
         let deleted = master::delete(chunk, &row, &request)?;
         if deleted.row != row {

@@ -1,10 +1,12 @@
 //! The library: search, order, pages.
 
-use rusqlite::{Connection, named_params};
+use rusqlite::{Connection, ToSql, named_params};
 use vstack_core::id::{ChunkKind, VideoId};
+use vstack_core::limits::VIEW_HALF_LIFE_MS;
+use vstack_core::time::UnixMillis;
 
 use super::videos::{VideoRecord, find_video};
-use crate::codec::Place;
+use crate::codec::{Place, signed};
 use crate::error::MetaError;
 
 /// Order of the library.
@@ -14,17 +16,34 @@ pub enum LibraryOrder {
     Newest,
     Title,
     Duration,
+    /// Most watched lately first: views decay.
     Views,
 }
 
 /// What part of the library is wanted.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LibraryQuery {
     /// Part of the title, in any case; empty finds all.
     pub search: String,
     pub order: LibraryOrder,
     pub offset: u64,
     pub limit: u32,
+    /// For the order by views.
+    pub now: UnixMillis,
+    pub half_life_ms: u64,
+}
+
+impl Default for LibraryQuery {
+    fn default() -> Self {
+        Self {
+            search: String::new(),
+            order: LibraryOrder::default(),
+            offset: 0,
+            limit: 0,
+            now: UnixMillis::default(),
+            half_life_ms: VIEW_HALF_LIFE_MS,
+        }
+    }
 }
 
 /// A video with the totals over its chunks.
@@ -33,7 +52,7 @@ pub struct Library {
     pub video: VideoRecord,
     /// Committed media chunks of the main track.
     pub media_chunks: u32,
-    /// Sum over all chunks, each counted once.
+    /// Sum over all chunks, each counted once; catalogue objects are not the video's.
     pub size_bytes: u64,
     pub has_poster: bool,
     /// Chunks with fewer live parts than their scheme wants.
@@ -55,7 +74,7 @@ const fn order_sql(order: LibraryOrder) -> &'static str {
         LibraryOrder::Newest => "created_at DESC, video_id",
         LibraryOrder::Title => "title_key, video_id",
         LibraryOrder::Duration => "duration_sec DESC, video_id",
-        LibraryOrder::Views => "views DESC, video_id",
+        LibraryOrder::Views => "decayed(views_recent, views_at, :now, :half_life) DESC, views DESC, video_id",
     }
 }
 
@@ -76,9 +95,16 @@ pub(crate) fn page(connection: &mut Connection, query: &LibraryQuery) -> Result<
     let mut statement = snapshot.prepare_cached(&sql)?;
     // An offset past every video is an empty page, not an error.
     let offset = i64::try_from(query.offset).unwrap_or(i64::MAX);
-    let page = named_params! {":search": search, ":limit": query.limit, ":offset": offset};
+    let mut page: Vec<(&str, &dyn ToSql)> = named_params! {
+        ":search": search, ":limit": query.limit, ":offset": offset
+    }
+    .to_vec();
+    let (now, half_life) = (signed(query.now.0)?, signed(query.half_life_ms)?);
+    if query.order == LibraryOrder::Views {
+        page.extend_from_slice(named_params! {":now": now, ":half_life": half_life});
+    }
     let ids: Vec<String> = statement
-        .query_map(page, |row| row.get(0))?
+        .query_map(page.as_slice(), |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     let found = ids.iter().map(|id| {
         let video = Place {
@@ -112,9 +138,9 @@ pub(crate) fn entry(connection: &Connection, video: VideoId) -> Result<Option<Li
     let totals = connection
         .prepare_cached(
             "SELECT coalesce(sum(size_bytes), 0), coalesce(sum(missing_parts > 0), 0),
-               coalesce(min(scheme <> 'rep'), 0) FROM chunks WHERE video_id = ?1",
+               coalesce(min(scheme <> 'rep'), 0) FROM chunks WHERE video_id = ?1 AND kind <> ?2",
         )?
-        .query_row([&key], |row| {
+        .query_row((&key, ChunkKind::Catalogue as u8), |row| {
             Ok((
                 row.get::<_, i64>(0)?,
                 row.get::<_, i64>(1)?,

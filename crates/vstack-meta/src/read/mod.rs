@@ -15,7 +15,7 @@ use crate::error::MetaError;
 pub use chunks::{ChunkRecord, UnderReplicated};
 pub use library::{Library, LibraryOrder, LibraryPage, LibraryQuery};
 pub use nodes::NodeRecord;
-pub use videos::{ManifestSource, VideoRecord};
+pub use videos::{ManifestSource, Unsaved, VideoRecord};
 
 /// Objects whose time to be collected has come, the longest waiting first.
 pub(crate) fn collectable(

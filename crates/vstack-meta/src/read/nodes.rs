@@ -2,11 +2,12 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use vstack_core::id::{Incarnation, NodeId};
-use vstack_core::node::NodeHealth;
+use vstack_core::node::{NodeHealth, NodeState, Steadiness};
 use vstack_core::time::UnixMillis;
 
 use crate::apply::nodes::{nowhere, row_sum};
-use crate::codec::Place;
+use crate::codec::{Place, from_word};
+use crate::command::NodeParts;
 use crate::error::MetaError;
 
 /// A registered node as of its last heartbeat.
@@ -22,13 +23,26 @@ pub struct NodeRecord {
     pub boot_epoch: u64,
     pub read_only: bool,
     pub highest_generation: u64,
+    /// What its operator wants of it.
+    pub state: NodeState,
+    /// A data folder of it that was declared lost.
+    pub retired_incarnation: Option<Incarnation>,
+    /// Its next heartbeat may come from an earlier start of its folder.
+    pub readopt: bool,
+    pub steadiness: Steadiness,
 }
 
 impl NodeRecord {
-    /// Judged by its silence.
+    /// Judged by its silence and its steadiness.
     #[must_use]
     pub const fn health(&self, now: UnixMillis) -> NodeHealth {
-        NodeHealth::of_silence(self.last_heartbeat, now)
+        self.steadiness.health(self.last_heartbeat, now)
+    }
+
+    /// Whether it belongs to the cluster.
+    #[must_use]
+    pub const fn is_member(&self) -> bool {
+        !matches!(self.state, NodeState::Removed)
     }
 
     /// Where it is, unless another node took its address since it was heard of.
@@ -39,7 +53,7 @@ impl NodeRecord {
 }
 
 const COLUMNS: &str = "node_id, node_url, last_heartbeat, disk_usage_percent, chunk_count, version, incarnation, \
-     boot_epoch, read_only, highest_generation, row_sum";
+     boot_epoch, read_only, highest_generation, row_sum, state, retired_incarnation, readopt, gaps, last_gap";
 
 struct RawNode {
     node_id: String,
@@ -53,6 +67,11 @@ struct RawNode {
     read_only: bool,
     highest_generation: i64,
     row_sum: i64,
+    state: String,
+    retired_incarnation: Option<String>,
+    readopt: bool,
+    gaps: i64,
+    last_gap: i64,
 }
 
 impl RawNode {
@@ -69,6 +88,11 @@ impl RawNode {
             read_only: row.get(8)?,
             highest_generation: row.get(9)?,
             row_sum: row.get(10)?,
+            state: row.get(11)?,
+            retired_incarnation: row.get(12)?,
+            readopt: row.get(13)?,
+            gaps: row.get(14)?,
+            last_gap: row.get(15)?,
         })
     }
 
@@ -91,6 +115,17 @@ impl RawNode {
             boot_epoch,
             read_only: self.read_only,
             highest_generation: place.unsigned(self.highest_generation)?,
+            state: from_word(place, &self.state)?,
+            retired_incarnation: self
+                .retired_incarnation
+                .as_deref()
+                .map(|text| place.parsed(text))
+                .transpose()?,
+            readopt: self.readopt,
+            steadiness: Steadiness {
+                gaps: place.small(self.gaps)?,
+                last_gap: UnixMillis(place.unsigned(self.last_gap)?),
+            },
             url: self.url,
             version: self.version,
         })
@@ -111,4 +146,37 @@ pub(crate) fn all_nodes(connection: &Connection) -> Result<Vec<NodeRecord>, Meta
         connection.prepare_cached(&format!("SELECT {COLUMNS} FROM storage_nodes ORDER BY node_id"))?;
     let rows = query.query_map([], RawNode::read)?;
     rows.map(|row| row?.decode()).collect()
+}
+
+/// What lies on a node, and what lies nowhere else: chunks that the live parts on other nodes do not suffice to read.
+pub(crate) fn parts_on(connection: &Connection, node: &NodeRecord) -> Result<NodeParts, MetaError> {
+    let place = Place {
+        table: "chunk_replicas",
+        key: &node.url,
+    };
+    let count = |sql: &str| -> Result<u64, MetaError> {
+        let count = connection
+            .prepare_cached(sql)?
+            .query_row([&node.url], |row| row.get(0))?;
+        place.unsigned(count)
+    };
+    Ok(NodeParts {
+        live: count("SELECT count(*) FROM chunk_replicas WHERE node_url = ?1 AND status = 'active'")?,
+        // One copy is enough to read a replicated chunk, three shards an erasure-coded one.
+        only_holder_of: count(
+            "SELECT count(*) FROM chunk_replicas r JOIN chunks c USING (chunk_id)
+             WHERE r.node_url = ?1 AND r.status = 'active'
+               AND (SELECT count(*) FROM chunk_replicas o
+                    WHERE o.chunk_id = r.chunk_id AND o.node_url <> ?1 AND o.status = 'active')
+                 < CASE c.scheme WHEN 'rep' THEN 1 ELSE 3 END",
+        )?,
+        lost: 0,
+    })
+}
+
+/// What lies on a registered node.
+pub(crate) fn node_parts(connection: &mut Connection, node: NodeId) -> Result<NodeParts, MetaError> {
+    let snapshot = connection.transaction()?;
+    let record = find_node(&snapshot, node)?.ok_or(MetaError::UnknownNode { node })?;
+    parts_on(&snapshot, &record)
 }

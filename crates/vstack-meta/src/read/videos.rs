@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension as _};
 use vstack_core::id::{NodeId, VideoId};
 use vstack_core::manifest::{Container, Track, VideoStatus};
+use vstack_core::popularity::Popularity;
 use vstack_core::time::UnixMillis;
 
 use super::chunks::{ChunkRecord, chunks_of};
 use super::nodes::{NodeRecord, all_nodes};
 use crate::apply::videos::VideoColumns;
-use crate::codec::{Place, from_word};
+use crate::codec::{Place, from_word, signed};
 use crate::error::MetaError;
 
 /// A video's own row.
@@ -27,6 +28,10 @@ pub struct VideoRecord {
     pub codecs: String,
     pub tracks: Vec<Track>,
     pub views: u64,
+    /// How often lately.
+    pub popularity: Popularity,
+    /// Number of its last catalogue object; 0 when there was none.
+    pub catalogue_seq: u32,
 }
 
 /// What a manifest is made of, read in one transaction.
@@ -45,7 +50,7 @@ pub(crate) fn find_video(connection: &Connection, video: VideoId) -> Result<Opti
     let found = connection
         .prepare_cached(
             "SELECT video_id, title, duration_sec, total_chunks, created_at, status, container, codecs, tracks, row_sum,
-               views FROM videos WHERE video_id = ?1",
+               views, views_recent, views_at, catalogue_seq FROM videos WHERE video_id = ?1",
         )?
         .query_row([&key], |row| {
             let columns = VideoColumns {
@@ -59,15 +64,29 @@ pub(crate) fn find_video(connection: &Connection, video: VideoId) -> Result<Opti
                 codecs: row.get(7)?,
                 tracks: row.get(8)?,
             };
-            Ok((columns, row.get(9)?, row.get(10)?))
+            let counted = Counted {
+                views: row.get(10)?,
+                recent: row.get(11)?,
+                at: row.get(12)?,
+                catalogue_seq: row.get(13)?,
+            };
+            Ok((columns, row.get(9)?, counted))
         })
         .optional()?;
     found
-        .map(|(columns, row_sum, views)| decode(columns, row_sum, views))
+        .map(|(columns, row_sum, counted)| decode(columns, row_sum, counted))
         .transpose()
 }
 
-fn decode(columns: VideoColumns, row_sum: i64, views: i64) -> Result<VideoRecord, MetaError> {
+/// Columns that change without deciding anything, so that no checksum covers them.
+struct Counted {
+    views: i64,
+    recent: f64,
+    at: i64,
+    catalogue_seq: i64,
+}
+
+fn decode(columns: VideoColumns, row_sum: i64, counted: Counted) -> Result<VideoRecord, MetaError> {
     let place = Place {
         table: "videos",
         key: &columns.video_id,
@@ -81,7 +100,12 @@ fn decode(columns: VideoColumns, row_sum: i64, views: i64) -> Result<VideoRecord
         status: from_word(place, &columns.status)?,
         container: from_word(place, &columns.container)?,
         tracks: place.json(&columns.tracks)?,
-        views: place.unsigned(views)?,
+        views: place.unsigned(counted.views)?,
+        popularity: Popularity {
+            score: counted.recent,
+            at: UnixMillis(place.unsigned(counted.at)?),
+        },
+        catalogue_seq: place.small(counted.catalogue_seq)?,
         title: columns.title,
         codecs: columns.codecs,
     })
@@ -111,4 +135,45 @@ pub(crate) fn manifest_source(
         chunks,
         nodes,
     }))
+}
+
+/// A video whose copy on the nodes is older than the catalogue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unsaved {
+    pub source: ManifestSource,
+    /// Changes since it was last written; to be handed to [`crate::Cmd::CatalogueSaved`].
+    pub changes: u64,
+}
+
+/// Videos whose catalogue object is to be written again, the longest waiting first: those that were last written before
+/// `before`, and those that became active since they were first written.
+pub(crate) fn unsaved(
+    connection: &mut Connection,
+    before: UnixMillis,
+    limit: usize,
+) -> Result<Vec<Unsaved>, MetaError> {
+    let found: Vec<(String, i64)> = {
+        let mut query = connection.prepare_cached(
+            "SELECT video_id, unsaved FROM videos
+             WHERE unsaved > 0 AND status <> 'deleted'
+               AND max(saved_at, CASE status WHEN 'active' THEN 0 ELSE created_at END) <= ?1
+             ORDER BY saved_at LIMIT ?2",
+        )?;
+        let rows = query.query_map((signed(before.0)?, signed(limit as u64)?), |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+        rows.collect::<Result<_, _>>()?
+    };
+    let mut waiting = Vec::new();
+    for (id, changes) in found {
+        let place = Place {
+            table: "videos",
+            key: &id,
+        };
+        if let Some(source) = manifest_source(connection, place.parsed(&id)?)? {
+            let changes = place.unsigned(changes)?;
+            waiting.push(Unsaved { source, changes });
+        }
+    }
+    Ok(waiting)
 }
