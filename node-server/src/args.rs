@@ -47,6 +47,9 @@ pub(crate) enum Command {
     /// The library.
     #[command(subcommand)]
     Video(VideoCommand),
+    /// The storage nodes: list, drain, remove, replace.
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Nodes, their health, and the library's size.
     Status(StatusOptions),
     /// Play a video without a window and report how it went.
@@ -113,6 +116,9 @@ pub(crate) struct ServeOptions {
     /// Largest superblock of a storage node [default: 1024]; the disk keeps this much room for each open one.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(128..=4096))]
     pub(crate) superblock_mib: Option<u64>,
+    /// Days after which a view counts half in the library's order [default: 7].
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=36_500))]
+    pub(crate) view_half_life_days: Option<u64>,
     /// End when this process ends.
     #[arg(long, value_name = "PID", hide = true)]
     pub(crate) parent_pid: Option<u32>,
@@ -163,6 +169,45 @@ pub(crate) struct ListOptions {
     pub(crate) offset: u64,
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=500))]
     pub(crate) limit: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// All nodes.
+    List,
+    /// One node, and what lies on it.
+    Info { node: String },
+    /// No new chunks go there, so that it can be emptied; or go there again.
+    Drain {
+        /// Id, the beginning of an id, or address.
+        node: String,
+        /// End the draining.
+        #[arg(long)]
+        cancel: bool,
+    },
+    /// It will be away for a while and come back with its data.
+    Maintenance {
+        node: String,
+        /// It is back.
+        #[arg(long)]
+        end: bool,
+    },
+    /// Take it out of the cluster; what lay there counts as lost.
+    Remove {
+        node: String,
+        /// Even if chunks lie nowhere else: they are lost.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Its disk is gone: what lay there counts as lost, and a new data folder is welcome.
+    Replace {
+        node: String,
+        /// Even if chunks lie nowhere else: they are lost.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Trust a node again that was removed, or that came back with an older copy of its data.
+    Readopt { node: String },
 }
 
 #[derive(Debug, Args)]

@@ -11,6 +11,7 @@ mod failure;
 mod frame;
 mod logs;
 mod match_frame;
+mod node;
 mod output;
 mod picture;
 mod play;
@@ -53,6 +54,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Dev(options) => Box::pin(dev::run(options, output)).await,
         Command::Upload(options) => Box::pin(upload::run(options, &place, output)).await,
         Command::Video(command) => Box::pin(video::run(command, &place, output)).await,
+        Command::Node(command) => Box::pin(node::run(command, &place, output)).await,
         Command::Status(options) => Box::pin(status::run(&options, &place, output)).await,
         Command::Play(options) => Box::pin(play::run(options, &place, output)).await,
         Command::MakeClip(options) => Box::pin(clip::run(options, output)).await,

@@ -12,6 +12,7 @@ use vstack_server::{Running, StartError};
 use crate::args::RoleName;
 
 const MIB: u64 = 1024 * 1024;
+const DAY_MS: u64 = 24 * 3_600_000;
 
 /// What a role is started with.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(crate) struct RoleConfig {
     pub(crate) advertise_url: Option<String>,
     /// Of a storage node.
     pub(crate) superblock_mib: Option<u64>,
+    /// Of the metadata role.
+    pub(crate) view_half_life_days: Option<u64>,
 }
 
 /// Returns when the role listens.
@@ -41,9 +44,16 @@ pub(crate) async fn start(config: RoleConfig) -> Result<Running, StartError> {
         metadata_url,
         advertise_url,
         superblock_mib,
+        view_half_life_days,
     } = config;
     match role {
-        RoleName::Metadata => metadata::start(MetadataConfig::new(listen, data, key)).await,
+        RoleName::Metadata => {
+            let mut catalogue = MetadataConfig::new(listen, data, key);
+            if let Some(days) = view_half_life_days {
+                catalogue.view_half_life_ms = days * DAY_MS;
+            }
+            metadata::start(catalogue).await
+        }
         RoleName::Storage => {
             let mut node = StorageConfig::new(listen, data, key);
             node.metadata_url = metadata_url;

@@ -55,6 +55,8 @@ error_codes! {
     UnsupportedMediaType "unsupported_media_type" 415 false "The body has another content type than expected",
     RangeNotSatisfiable "range_not_satisfiable" 416 false "The range lies outside the chunk",
     SingleRangeOnly "single_range_only" 416 false "Only one range can be asked for",
+    IdempotencyConflict "idempotency_conflict" 422 false "The same key was used for another request",
+    UpgradeRequired "upgrade_required" 426 false "The caller is of a newer version than this role",
     MisdirectedHost "misdirected_host" 421 false "The Host header names another machine",
     InvalidField "invalid_field" 422 false "A field has a value that is not allowed",
     HashMismatch "hash_mismatch" 422 false "The bytes do not have the announced hash",
@@ -77,6 +79,9 @@ error_codes! {
     NotEnoughNodes "not_enough_nodes" 409 true "The cluster has too few nodes for this",
     ChunksMissing "chunks_missing" 409 false "Chunks are missing",
     DuplicateNode "duplicate_node" 409 false "Another node has this identity",
+    NodeRolledBack "node_rolled_back" 409 false "The node started from an older copy of its data",
+    NodeRemoved "node_removed" 409 false "The node was removed from the cluster",
+    OnlyHolder "only_holder" 409 false "Chunks would be lost with this node",
     Locked "locked" 423 true "Another owner is working on this chunk",
     ManifestInconsistent "manifest_inconsistent" 422 false "The chunks do not make one video",
     // Ingest
@@ -99,6 +104,7 @@ error_codes! {
     DiskError "disk_error" 503 true "The disk reported an error",
     Unreachable "unreachable" 503 true "The server does not answer",
     NodeFull "node_full" 507 false "The node has no room",
+    MetadataFull "metadata_full" 507 true "The disk of the catalogue is full",
 }
 
 impl fmt::Display for ErrorCode {

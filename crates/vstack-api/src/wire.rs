@@ -6,7 +6,7 @@ use vstack_core::digest::Sha256Digest;
 use vstack_core::id::{ChunkId, Incarnation, NodeId, VideoId};
 use vstack_core::keys::{Canonical, DerivedKey, Mac};
 use vstack_core::manifest::{Container, MediaFacts, Track, VideoStatus};
-use vstack_core::node::NodeHealth;
+use vstack_core::node::{NodeHealth, NodeState};
 use vstack_core::paxos::{Grant, OpenKind, Receipt, Replaced};
 use vstack_core::placement::Placement;
 
@@ -103,7 +103,27 @@ pub struct Heartbeat {
     /// Highest generation of the catalogue that this node has seen in a grant.
     #[serde(default)]
     pub highest_generation: u64,
+    /// Version of the calls that the node speaks.
+    #[serde(default = "first_protocol")]
+    pub protocol: u32,
+    /// What the node's clock says, in milliseconds since 1970. Only to be told when it is far off.
+    #[serde(default)]
+    pub clock_ms: Option<u64>,
     pub mac: Mac,
+}
+
+const fn first_protocol() -> u32 {
+    1
+}
+
+/// Answer to a heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HeartbeatAnswer {
+    /// Taken, but odd: `clock_skew`.
+    pub warnings: Vec<String>,
+    /// The catalogue's clock.
+    pub clock_ms: u64,
 }
 
 impl Heartbeat {
@@ -163,10 +183,62 @@ pub struct NodeEntry {
     pub silent_ms: u64,
     pub chunk_count: u64,
     pub status: NodeHealth,
+    /// What its operator wants of it.
+    #[serde(default)]
+    pub state: NodeState,
     pub read_only: bool,
     pub incarnation: Incarnation,
     pub boot_epoch: u64,
     pub version: String,
+}
+
+/// Answer to `GET /nodes/{node_id}` and to every change of a node's state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeDetail {
+    #[serde(flatten)]
+    pub entry: NodeEntry,
+    /// Parts of committed chunks that lie there and count.
+    pub parts: u64,
+    /// Chunks that could not be read without it.
+    pub only_holder_of: u64,
+    /// Parts that this change declared lost; they are to be replaced.
+    #[serde(default)]
+    pub lost_parts: u64,
+}
+
+/// What `POST /nodes/{node_id}/{action}` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeAction {
+    Activate,
+    Drain,
+    Maintenance,
+    Remove,
+    Replace,
+    Readopt,
+}
+
+impl NodeAction {
+    /// The word in the address.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Activate => "activate",
+            Self::Drain => "drain",
+            Self::Maintenance => "maintenance",
+            Self::Remove => "remove",
+            Self::Replace => "replace",
+            Self::Readopt => "readopt",
+        }
+    }
+}
+
+/// Body of `POST /video/{id}/view`; without one every call counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ViewedBy {
+    /// Of one playback: repeated calls count once. 1 to 64 letters, digits, `-` and `_`.
+    pub session_id: String,
 }
 
 /// Body of `POST /video`.
@@ -205,7 +277,11 @@ pub struct VideoEntry {
     pub total_chunks: u32,
     /// Sum of its chunks, each counted once.
     pub size_bytes: u64,
+    /// How often ever.
     pub views: u64,
+    /// How often lately: each view counts half after a half-life (7 days unless set otherwise).
+    #[serde(default)]
+    pub views_recent: f64,
     pub has_poster: bool,
     /// `replicated` or `erasure`.
     pub redundancy: String,

@@ -1,9 +1,6 @@
 //! The catalogue as a file: old versions, damage, a full disk, backups, and starting from one.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "the helpers between the tests belong to them"
-)]
+#![allow(clippy::unwrap_used, reason = "the helpers between the tests belong to them")]
 
 mod support;
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{DefaultBodyLimit, FromRequest, MatchedPath, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, MatchedPath, OptionalFromRequest, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -70,6 +70,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for StrictJson<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        if request.headers().contains_key(header::CONTENT_ENCODING) {
+            return Err(refuse(
+                ErrorCode::UnsupportedMediaType,
+                "send the body as it is, without Content-Encoding",
+            ));
+        }
         let is_json = request
             .headers()
             .get(header::CONTENT_TYPE)
@@ -104,15 +110,78 @@ fn is_json_type(value: &HeaderValue) -> bool {
     essence.trim().eq_ignore_ascii_case("application/json")
 }
 
-/// Parses a JSON body: 400 with the position when it is no JSON, 422 with the reason when a field does not fit.
+impl<S: Send + Sync, T: DeserializeOwned> OptionalFromRequest<S> for StrictJson<T> {
+    type Rejection = Refusal;
+
+    /// A request that announces no body has none.
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Refusal> {
+        let headers = request.headers();
+        let length = headers.get(header::CONTENT_LENGTH);
+        let has_body = length.is_some_and(|length| length != "0")
+            || headers.contains_key(header::TRANSFER_ENCODING)
+            || headers.contains_key(header::CONTENT_TYPE);
+        if has_body {
+            <Self as FromRequest<S>>::from_request(request, state)
+                .await
+                .map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+}
+
+/// Objects and arrays within each other. Nothing that a role takes comes near it.
+const MAX_JSON_DEPTH: usize = 64;
+
+/// Parses a JSON body: 400 with the position when it is no JSON, 422 with the field and the reason when a value does
+/// not fit. A field that is there twice is no JSON: readers disagree about which one counts.
 ///
 /// # Errors
 /// As said.
 pub fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Answer<T> {
-    serde_json::from_slice(body).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => refuse(ErrorCode::InvalidField, error.to_string()),
-        _ => refuse(ErrorCode::BadRequest, format!("the body is no JSON: {error}")),
-    })
+    if is_too_deep(body) {
+        let detail = format!("the body has more than {MAX_JSON_DEPTH} levels");
+        return Err(refuse(ErrorCode::BadRequest, detail));
+    }
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut reader)
+        .map_err(|error| json_refusal(&error.path().to_string(), error.inner()))?;
+    reader.end().map_err(|error| json_refusal(".", &error))?;
+    Ok(value)
+}
+
+fn json_refusal(field: &str, error: &serde_json::Error) -> Refusal {
+    let reason = error.to_string();
+    let is_number = reason.starts_with("number out of range");
+    let is_value = error.classify() == serde_json::error::Category::Data || is_number;
+    if !is_value {
+        refuse(ErrorCode::BadRequest, format!("the body is no JSON: {reason}"))
+    } else if reason.starts_with("duplicate field") {
+        refuse(ErrorCode::BadRequest, reason)
+    } else if field == "." {
+        refuse(ErrorCode::InvalidField, reason)
+    } else {
+        refuse(ErrorCode::InvalidField, format!("{field}: {reason}"))
+    }
+}
+
+/// Counts brackets outside of strings, before any parser looks at them.
+fn is_too_deep(body: &[u8]) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => depth += 1,
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_JSON_DEPTH {
+            return true;
+        }
+    }
+    false
 }
 
 /// Who calls. In open mode, which needs every listener on loopback, everybody is `Anyone`.
@@ -326,5 +395,33 @@ mod tests {
             code(b"{\"title\":\"a\",\"tittle\":1}").unwrap_err(),
             ErrorCode::InvalidField
         );
+        assert_eq!(
+            code(b"{\"title\":\"a\",\"title\":\"b\"}").unwrap_err(),
+            ErrorCode::BadRequest
+        );
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_is_named() {
+        for body in [
+            r#"{"title":"a","duration_sec":1e999}"#,
+            r#"{"title":"a","duration_sec":"1"}"#,
+        ] {
+            let refusal = parse_json::<vstack_api::wire::CreateVideo>(body.as_bytes())
+                .unwrap_err()
+                .0;
+            assert_eq!(refusal.code, ErrorCode::InvalidField, "{body}");
+            assert!(refusal.detail.starts_with("duration_sec: "), "{}", refusal.detail);
+        }
+    }
+
+    #[test]
+    fn depth_is_counted_outside_of_strings() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(!is_too_deep(nested(MAX_JSON_DEPTH).as_bytes()));
+        assert!(is_too_deep(nested(MAX_JSON_DEPTH + 1).as_bytes()));
+        let text = format!(r#"{{"a":"{}\""}}"#, "[".repeat(1_000));
+        assert!(!is_too_deep(text.as_bytes()));
+        assert!(!is_too_deep("[1],".repeat(1_000).as_bytes()));
     }
 }

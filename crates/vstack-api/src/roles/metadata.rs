@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use uuid::Uuid;
 use vstack_core::id::{NodeId, VideoId};
 use vstack_core::manifest::Manifest;
 
@@ -10,8 +11,9 @@ use super::CALL_TIMEOUT;
 use crate::client::{ApiError, Endpoint, with_json};
 use crate::transport::{Method, Transport};
 use crate::wire::{
-    CommitBatch, CommitBatchAnswer, CreateVideo, CreatedVideo, Finalize, Heartbeat, NodeEntry, OpenBatch,
-    OpenBatchAnswer, PatchVideo, UploaderHeartbeat, VideoEntry, VideoPage, VideoQuery,
+    CommitBatch, CommitBatchAnswer, CreateVideo, CreatedVideo, Finalize, Heartbeat, HeartbeatAnswer,
+    NodeAction, NodeDetail, NodeEntry, OpenBatch, OpenBatchAnswer, PatchVideo, UploaderHeartbeat, VideoEntry,
+    VideoPage, VideoQuery, ViewedBy,
 };
 
 /// The metadata role.
@@ -85,12 +87,29 @@ impl MetadataClient {
         self.0.send(request, CALL_TIMEOUT).await.map(drop)
     }
 
-    /// Counts a view; called once a session has played 10 s.
+    /// Counts a view; called once a session has played 10 s. A lost answer makes it ask again, and the session's id
+    /// keeps that from counting twice.
     ///
     /// # Errors
     /// The role refused or did not answer.
     pub async fn record_view(&self, video: VideoId) -> Result<(), ApiError> {
-        self.act(&format!("/video/{video}/view")).await
+        let session_id = Uuid::new_v4().to_string();
+        let viewed_by = ViewedBy { session_id };
+        let first = self.record_view_of(video, &viewed_by).await;
+        match first {
+            Err(error) if !matches!(error, ApiError::Refused(_)) => {
+                self.record_view_of(video, &viewed_by).await
+            }
+            answered => answered,
+        }
+    }
+
+    /// Counts a view of the named session, once however often it is called.
+    ///
+    /// # Errors
+    /// The role refused (the session watched another video) or did not answer.
+    pub async fn record_view_of(&self, video: VideoId, viewed_by: &ViewedBy) -> Result<(), ApiError> {
+        self.tell(&format!("/video/{video}/view"), viewed_by).await
     }
 
     /// Removes what a failed upload left behind.
@@ -139,8 +158,34 @@ impl MetadataClient {
 
     /// # Errors
     /// The role refused (a foreign signature, a second node with this id) or did not answer.
-    pub async fn heartbeat(&self, node: NodeId, heartbeat: &Heartbeat) -> Result<(), ApiError> {
-        self.tell(&format!("/nodes/{node}/heartbeat"), heartbeat).await
+    pub async fn heartbeat(&self, node: NodeId, heartbeat: &Heartbeat) -> Result<HeartbeatAnswer, ApiError> {
+        self.0
+            .post(&format!("/nodes/{node}/heartbeat"), heartbeat, CALL_TIMEOUT)
+            .await
+    }
+
+    /// One node, and what lies on it.
+    ///
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn node(&self, node: NodeId) -> Result<NodeDetail, ApiError> {
+        self.get(&format!("/nodes/{node}")).await
+    }
+
+    /// Changes what is wanted of a node. `force` lets chunks be lost that lie nowhere else.
+    ///
+    /// # Errors
+    /// The role refused (it is the only holder of a chunk) or did not answer.
+    pub async fn change_node(
+        &self,
+        node: NodeId,
+        action: NodeAction,
+        force: bool,
+    ) -> Result<NodeDetail, ApiError> {
+        let path = format!("/nodes/{node}/{}?force={force}", action.as_str());
+        self.0
+            .json(self.0.request(Method::POST, &path), CALL_TIMEOUT)
+            .await
     }
 
     /// # Errors

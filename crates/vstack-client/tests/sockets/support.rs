@@ -458,6 +458,7 @@ fn node_entry(node: &TestNode) -> NodeEntry {
         silent_ms: 0,
         chunk_count: 0,
         status: NodeHealth::Healthy,
+        state: vstack_core::node::NodeState::Active,
         read_only: false,
         incarnation: Incarnation(Uuid::nil()),
         boot_epoch: 1,

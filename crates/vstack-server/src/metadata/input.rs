@@ -88,6 +88,16 @@ pub(super) fn title(title: &str) -> Answer<()> {
     Ok(())
 }
 
+/// Chosen by the client; kept for two days.
+pub(super) fn session_id(id: &str) -> Answer<()> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if (1..=64).contains(&id.len()) && id.bytes().all(plain) {
+        Ok(())
+    } else {
+        invalid("session_id", "it has 1 to 64 letters, digits, - and _")
+    }
+}
+
 pub(super) fn duration_sec(seconds: f64) -> Answer<()> {
     if !seconds.is_finite() || seconds < 0.0 {
         return invalid("duration_sec", "it is not a length of time");

@@ -30,13 +30,14 @@ use rustix::fs::{FlockOperation, flock};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use vstack_core::keys::ClusterKey;
+use vstack_core::limits::VIEW_HALF_LIFE_MS;
 use vstack_meta::{Finding, SqliteMetaStore, check_file};
 
 pub use state::Clock;
 
 use crate::metrics::Metrics;
 use crate::role::{Running, Site, StartError, listen};
-use state::Metadata;
+use state::{Metadata, Settings};
 
 /// The catalogue's file in the role's folder.
 const CATALOGUE: &str = "catalogue.db";
@@ -50,6 +51,8 @@ pub struct MetadataConfig {
     pub data: PathBuf,
     pub key: ClusterKey,
     pub clock: Clock,
+    /// After this long a view counts half.
+    pub view_half_life_ms: u64,
 }
 
 impl MetadataConfig {
@@ -61,6 +64,7 @@ impl MetadataConfig {
             data,
             key,
             clock: Clock::default(),
+            view_half_life_ms: VIEW_HALF_LIFE_MS,
         }
     }
 }
@@ -80,7 +84,10 @@ pub async fn start(config: MetadataConfig) -> Result<Running, StartError> {
     info!(generation = store.generation(), data = %config.data.display(), "catalogue opened");
     let listener = listen(config.listen).await?;
     let stop = CancellationToken::new();
-    let (metadata, closed) = Metadata::new(Arc::new(store), config.key, config.clock, lock);
+    let settings = Settings {
+        view_half_life_ms: config.view_half_life_ms,
+    };
+    let (metadata, closed) = Metadata::new(Arc::new(store), config.key, config.clock, settings, lock);
     let metadata = Arc::new(metadata);
     tokio::spawn(collect::run(metadata.clone(), stop.clone()));
     tokio::spawn(nodes::judge(metadata.clone(), stop.clone()));
@@ -112,7 +119,9 @@ fn routes(metadata: Arc<Metadata>) -> Router {
         .route("/consensus/commit", post(consensus::commit))
         .route("/nodes", get(nodes::all))
         .route("/nodes/healthy", get(nodes::healthy))
+        .route("/nodes/{node_id}", get(nodes::show))
         .route("/nodes/{node_id}/heartbeat", post(nodes::heartbeat))
+        .route("/nodes/{node_id}/{action}", post(nodes::change))
         .route("/uploaders", get(nodes::uploaders))
         .route("/uploaders/heartbeat", post(nodes::uploader_heartbeat))
         .route("/under-replicated", get(nodes::under_replicated))

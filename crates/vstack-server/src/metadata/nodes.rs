@@ -1,21 +1,23 @@
-//! Nodes and uploaders: heartbeats, lists, and the judgement of silence.
+//! Nodes and uploaders: heartbeats, lists, states, and the judgement of silence.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use vstack_api::ErrorCode;
-use vstack_api::wire::{Heartbeat, NodeEntry, UploaderHeartbeat};
+use vstack_api::wire::{Heartbeat, HeartbeatAnswer, NodeAction, NodeDetail, NodeEntry, UploaderHeartbeat};
 use vstack_core::id::NodeId;
-use vstack_core::limits::HEARTBEAT_MS;
-use vstack_core::node::NodeHealth;
+use vstack_core::limits::{CLOCK_SKEW_MS, HEARTBEAT_MS, PROTOCOL_VERSION};
+use vstack_core::node::{NodeHealth, NodeState};
 use vstack_core::time::UnixMillis;
-use vstack_meta::{Cmd, NodeRecord, NodeReport, Reply};
+use vstack_meta::{Cmd, MetaError, NodeChange, NodeParts, NodeRecord, NodeReport, Reply};
 
 use super::input::{self, NodePath};
 use super::problem::refusal;
@@ -30,7 +32,7 @@ pub(super) async fn heartbeat(
     State(metadata): State<Arc<Metadata>>,
     NodePath(node): NodePath,
     StrictJson(heartbeat): StrictJson<Heartbeat>,
-) -> Answer<Json<Value>> {
+) -> Answer<Json<HeartbeatAnswer>> {
     // The key of a node is derived from its id: whoever signs with it was given this identity by the cluster.
     if !heartbeat.verifies(node, &metadata.key.receipt_key(node)) {
         let detail =
@@ -38,6 +40,8 @@ pub(super) async fn heartbeat(
         return Err(refuse(ErrorCode::BadSignature, detail));
     }
     check_heartbeat(&heartbeat)?;
+    let now = metadata.now();
+    let warnings = warnings(node, &heartbeat, now);
     let report = NodeReport {
         node,
         url: heartbeat.url.clone(),
@@ -49,12 +53,7 @@ pub(super) async fn heartbeat(
         read_only: heartbeat.read_only,
         highest_generation: heartbeat.highest_generation,
     };
-    let reply = metadata
-        .apply(Cmd::Heartbeat {
-            report,
-            now: metadata.now(),
-        })
-        .await?;
+    let reply = metadata.apply(Cmd::Heartbeat { report, now }).await?;
     if let Reply::Heartbeat(reply) = reply {
         if reply.before.is_none() {
             info!(%node, url = %heartbeat.url, "node registered");
@@ -63,12 +62,31 @@ pub(super) async fn heartbeat(
             warn!(%node, parts = reply.lost_parts, "node came back with another disk, its parts are lost");
         }
     }
-    Ok(Json(json!({})))
+    let clock_ms = now.0;
+    Ok(Json(HeartbeatAnswer { warnings, clock_ms }))
+}
+
+/// What is odd about a heartbeat that is taken. Nothing is ordered by a node's clock, so it does not keep it out.
+fn warnings(node: NodeId, heartbeat: &Heartbeat, now: UnixMillis) -> Vec<String> {
+    let off_ms = heartbeat.clock_ms.map_or(0, |clock| clock.abs_diff(now.0));
+    if off_ms <= CLOCK_SKEW_MS {
+        return Vec::new();
+    }
+    debug!(%node, off_ms, "a node's clock is far off");
+    vec!["clock_skew".to_owned()]
 }
 
 fn check_heartbeat(heartbeat: &Heartbeat) -> Answer<()> {
     /// Largest number that a column holds.
     const MAX: u64 = i64::MAX as u64;
+    if heartbeat.protocol > PROTOCOL_VERSION {
+        let detail = format!(
+            "the node speaks version {} of the calls and this role version {PROTOCOL_VERSION}; upgrade the metadata \
+             role first",
+            heartbeat.protocol
+        );
+        return Err(refuse(ErrorCode::UpgradeRequired, detail));
+    }
     input::role_url("url", &heartbeat.url)?;
     if !(0.0..=100.0).contains(&heartbeat.disk_usage) {
         return input::invalid("disk_usage", "it is a percentage");
@@ -85,7 +103,59 @@ fn check_heartbeat(heartbeat: &Heartbeat) -> Answer<()> {
 pub(super) async fn all(State(metadata): State<Arc<Metadata>>) -> Answer<Json<Vec<NodeEntry>>> {
     let now = metadata.now();
     let nodes = metadata.nodes().await?;
-    Ok(Json(nodes.iter().map(|node| entry(node, now)).collect()))
+    let members = nodes.iter().filter(|node| node.is_member());
+    Ok(Json(members.map(|node| entry(node, now)).collect()))
+}
+
+pub(super) async fn show(
+    State(metadata): State<Arc<Metadata>>,
+    NodePath(node): NodePath,
+) -> Answer<Json<NodeDetail>> {
+    let parts = metadata.store.node_parts(node).await.map_err(refusal)?;
+    detail(&metadata, node, parts).await.map(Json)
+}
+
+async fn detail(metadata: &Metadata, node: NodeId, parts: NodeParts) -> Answer<NodeDetail> {
+    let nodes = metadata.nodes().await?;
+    let record = nodes.iter().find(|record| record.node == node);
+    let record = record.ok_or_else(|| refusal(MetaError::UnknownNode { node }))?;
+    Ok(NodeDetail {
+        entry: entry(record, metadata.now()),
+        parts: parts.live,
+        only_holder_of: parts.only_holder_of,
+        lost_parts: parts.lost,
+    })
+}
+
+/// Query of a change.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ChangeQuery {
+    force: bool,
+}
+
+pub(super) async fn change(
+    State(metadata): State<Arc<Metadata>>,
+    path: Result<Path<(String, NodeAction)>, PathRejection>,
+    query: Result<Query<ChangeQuery>, QueryRejection>,
+) -> Answer<Json<NodeDetail>> {
+    let bad = |text: String| refuse(ErrorCode::BadRequest, text);
+    let Path((node, action)) = path.map_err(|rejection| bad(rejection.body_text()))?;
+    let Query(ChangeQuery { force }) = query.map_err(|rejection| bad(rejection.body_text()))?;
+    let node: NodeId = node.parse().map_err(|error| bad(format!("{error}")))?;
+    let change = match action {
+        NodeAction::Activate => NodeChange::State(NodeState::Active),
+        NodeAction::Drain => NodeChange::State(NodeState::Draining),
+        NodeAction::Maintenance => NodeChange::State(NodeState::Maintenance),
+        NodeAction::Remove => NodeChange::Remove { force },
+        NodeAction::Replace => NodeChange::Replace { force },
+        NodeAction::Readopt => NodeChange::Readopt,
+    };
+    let now = metadata.now();
+    let reply = metadata.apply(Cmd::ChangeNode { node, change, now }).await?;
+    detail(&metadata, node, reply.node().unwrap_or_default())
+        .await
+        .map(Json)
 }
 
 pub(super) async fn healthy(State(metadata): State<Arc<Metadata>>) -> Answer<Json<Vec<NodeEntry>>> {
@@ -93,7 +163,7 @@ pub(super) async fn healthy(State(metadata): State<Arc<Metadata>>) -> Answer<Jso
     let nodes = metadata.nodes().await?;
     let healthy = nodes
         .iter()
-        .filter(|node| node.health(now) == NodeHealth::Healthy);
+        .filter(|node| node.is_member() && node.health(now) == NodeHealth::Healthy);
     Ok(Json(healthy.map(|node| entry(node, now)).collect()))
 }
 
@@ -106,6 +176,7 @@ fn entry(node: &NodeRecord, now: UnixMillis) -> NodeEntry {
         silent_ms: now.since(node.last_heartbeat),
         chunk_count: node.chunk_count,
         status: node.health(now),
+        state: node.state,
         read_only: node.read_only,
         incarnation: node.incarnation,
         boot_epoch: node.boot_epoch,
@@ -157,7 +228,9 @@ pub(super) async fn judge(metadata: Arc<Metadata>, stop: CancellationToken) {
             continue;
         };
         let health: BTreeMap<_, _> = nodes.iter().map(|node| (node.node, node.health(now))).collect();
-        if health == seen {
+        // A clock that went back makes a silent node look alive; judging sets that right.
+        let in_the_future = nodes.iter().any(|node| node.last_heartbeat > now);
+        if health == seen && !in_the_future {
             continue;
         }
         for (node, health) in &health {

@@ -72,7 +72,7 @@ impl<'a> Choice<'a> {
 
     /// Whether a node that could help may only not have reported yet.
     fn awaits_some(&self, exclude: &BTreeSet<NodeId>) -> bool {
-        let silent = |node: &NodeRecord| node.health(self.now) != NodeHealth::Healthy;
+        let silent = |node: &NodeRecord| node.is_member() && node.health(self.now) != NodeHealth::Healthy;
         self.nodes
             .iter()
             .any(|node| silent(node) && !exclude.contains(&node.node))
@@ -80,12 +80,12 @@ impl<'a> Choice<'a> {
 
     /// Fewer copies are for clusters of which some nodes are down, not for those that are too small.
     pub(super) fn check_size(&self) -> Result<(), Box<Problem>> {
-        if self.nodes.len() >= REPLICA_COUNT {
+        let members = self.nodes.iter().filter(|node| node.is_member()).count();
+        if members >= REPLICA_COUNT {
             return Ok(());
         }
         let detail = format!(
-            "{REPLICA_COUNT} copies need {REPLICA_COUNT} nodes, and {} are registered; add a node",
-            self.nodes.len()
+            "{REPLICA_COUNT} copies need {REPLICA_COUNT} nodes, and {members} are registered; add a node"
         );
         Err(Box::new(Problem::new(ErrorCode::NotEnoughNodes, detail)))
     }
@@ -94,6 +94,7 @@ impl<'a> Choice<'a> {
         let fits = |node: &&NodeRecord| {
             node.health(self.now) == health
                 && !node.read_only
+                && node.state.takes_parts()
                 && node.known_url().is_some()
                 && !exclude.contains(&node.node)
         };
@@ -111,6 +112,7 @@ mod tests {
     use super::*;
     use uuid::Uuid;
     use vstack_core::id::{Incarnation, VideoId};
+    use vstack_core::node::{NodeState, Steadiness};
 
     const NOW: UnixMillis = UnixMillis(100_000);
 
@@ -126,6 +128,10 @@ mod tests {
             boot_epoch: 1,
             read_only: false,
             highest_generation: 0,
+            state: NodeState::Active,
+            retired_incarnation: None,
+            readopt: false,
+            steadiness: Steadiness::default(),
         }
     }
 
@@ -169,6 +175,21 @@ mod tests {
         };
         assert_eq!(code(4_999), ErrorCode::Unavailable);
         assert_eq!(code(5_000), ErrorCode::NotEnoughNodes);
+    }
+
+    #[test]
+    fn nothing_new_goes_to_a_node_that_is_to_be_emptied_or_away() {
+        let mut nodes = [node(1, 0), node(2, 0), node(3, 0), node(4, 0), node(5, 0)];
+        nodes[1].state = NodeState::Draining;
+        nodes[3].state = NodeState::Maintenance;
+        check(&nodes, &[], 3, Ok(&[1, 3, 5]));
+        nodes[0].state = NodeState::Removed;
+        check(&nodes, &[], 2, Ok(&[3, 5]));
+        let removed = [NodeState::Removed; 3];
+        for (node, state) in nodes.iter_mut().zip(removed) {
+            node.state = state;
+        }
+        check(&nodes, &[], 2, Err(ErrorCode::NotEnoughNodes));
     }
 
     #[test]

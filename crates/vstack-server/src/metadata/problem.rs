@@ -20,12 +20,18 @@ pub(super) fn problem(error: &MetaError) -> Problem {
         MetaError::ChunksMissing { .. } => ErrorCode::ChunksMissing,
         MetaError::Inconsistent { .. } => ErrorCode::ManifestInconsistent,
         MetaError::DuplicateNode { .. } => ErrorCode::DuplicateNode,
+        MetaError::RolledBack { .. } => ErrorCode::NodeRolledBack,
+        MetaError::NodeRemoved { .. } => ErrorCode::NodeRemoved,
+        MetaError::OnlyHolder { .. } => ErrorCode::OnlyHolder,
         MetaError::UnknownNode { .. } => ErrorCode::NotFound,
+        MetaError::OtherVideo { .. } => ErrorCode::IdempotencyConflict,
+        MetaError::Full { .. } => ErrorCode::MetadataFull,
         MetaError::Conflict(conflict) => conflict_code(conflict),
-        MetaError::Busy | MetaError::Database { .. } => ErrorCode::Unavailable,
-        MetaError::NotACatalogue { .. } | MetaError::NewerVersion { .. } | MetaError::Corrupt { .. } => {
-            ErrorCode::MetadataCorrupt
-        }
+        MetaError::Busy | MetaError::Restored | MetaError::Database { .. } => ErrorCode::Unavailable,
+        MetaError::NotACatalogue { .. }
+        | MetaError::NewerVersion { .. }
+        | MetaError::Damaged { .. }
+        | MetaError::Corrupt { .. } => ErrorCode::MetadataCorrupt,
     };
     Problem::new(code, error.to_string())
 }

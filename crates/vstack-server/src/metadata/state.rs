@@ -37,11 +37,18 @@ impl Clock {
     }
 }
 
+/// What an operator may set.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) view_half_life_ms: u64,
+}
+
 #[derive(Debug)]
 pub(super) struct Metadata {
     pub(super) store: Arc<dyn MetaStore>,
     pub(super) key: ClusterKey,
     pub(super) clock: Clock,
+    pub(super) settings: Settings,
     transport: Arc<dyn Transport>,
     /// When each uploader was last heard of.
     uploaders: Mutex<BTreeMap<String, UnixMillis>>,
@@ -58,6 +65,7 @@ impl Metadata {
         store: Arc<dyn MetaStore>,
         key: ClusterKey,
         clock: Clock,
+        settings: Settings,
         lock: File,
     ) -> (Self, oneshot::Receiver<()>) {
         let (closing, closed) = oneshot::channel();
@@ -66,6 +74,7 @@ impl Metadata {
             key,
             started: clock.now(),
             clock,
+            settings,
             transport: Arc::new(HttpTransport::new()),
             uploaders: Mutex::default(),
             _lock: lock,

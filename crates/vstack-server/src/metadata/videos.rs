@@ -8,7 +8,9 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use uuid::Uuid;
 use vstack_api::ErrorCode;
-use vstack_api::wire::{CreateVideo, CreatedVideo, PatchVideo, VideoEntry, VideoPage, VideoQuery, VideoSort};
+use vstack_api::wire::{
+    CreateVideo, CreatedVideo, PatchVideo, VideoEntry, VideoPage, VideoQuery, VideoSort, ViewedBy,
+};
 use vstack_core::id::VideoId;
 use vstack_core::manifest::VideoStatus;
 use vstack_core::time::UnixMillis;
@@ -77,10 +79,12 @@ pub(super) async fn list(State(metadata): State<Arc<Metadata>>, uri: Uri) -> Ans
         order: order(query.sort),
         offset: query.offset,
         limit,
+        now: metadata.now(),
+        half_life_ms: metadata.settings.view_half_life_ms,
     };
     let page = metadata.store.library(query).await.map_err(refusal)?;
     Ok(Json(VideoPage {
-        videos: page.videos.iter().map(entry).collect(),
+        videos: page.videos.iter().map(|found| entry(&metadata, found)).collect(),
         total: page.total,
     }))
 }
@@ -104,7 +108,7 @@ pub(super) async fn show(
 /// A video that a reader may find.
 pub(super) async fn find(metadata: &Metadata, video: VideoId) -> Answer<VideoEntry> {
     match metadata.store.video(video).await.map_err(refusal)? {
-        Some(found) if found.video.status != VideoStatus::Deleted => Ok(entry(&found)),
+        Some(found) if found.video.status != VideoStatus::Deleted => Ok(entry(metadata, &found)),
         _ => Err(refuse(
             ErrorCode::VideoNotFound,
             format!("there is no video {video}"),
@@ -112,7 +116,7 @@ pub(super) async fn find(metadata: &Metadata, video: VideoId) -> Answer<VideoEnt
     }
 }
 
-fn entry(found: &Library) -> VideoEntry {
+fn entry(metadata: &Metadata, found: &Library) -> VideoEntry {
     let video = &found.video;
     VideoEntry {
         video_id: video.video,
@@ -123,6 +127,9 @@ fn entry(found: &Library) -> VideoEntry {
         total_chunks: found.media_chunks,
         size_bytes: found.size_bytes,
         views: video.views,
+        views_recent: video
+            .popularity
+            .decayed(metadata.now(), metadata.settings.view_half_life_ms),
         has_poster: found.has_poster,
         redundancy: if found.erasure { "erasure" } else { "replicated" }.to_owned(),
         under_replicated: found.under_replicated,
@@ -173,8 +180,23 @@ pub(super) async fn abort(
 pub(super) async fn view(
     State(metadata): State<Arc<Metadata>>,
     VideoPath(video): VideoPath,
+    body: Option<StrictJson<ViewedBy>>,
 ) -> Answer<StatusCode> {
-    metadata.apply(Cmd::RecordView { video }).await?;
+    let session = match body {
+        Some(StrictJson(ViewedBy { session_id })) => {
+            input::session_id(&session_id)?;
+            Some(session_id)
+        }
+        None => None,
+    };
+    metadata
+        .apply(Cmd::RecordView {
+            video,
+            session,
+            half_life_ms: metadata.settings.view_half_life_ms,
+            now: metadata.now(),
+        })
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -4,14 +4,14 @@
 //! is noted once when it goes and once when it is back.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use vstack_api::MetadataClient;
 use vstack_api::wire::Heartbeat;
-use vstack_core::limits::HEARTBEAT_MS;
+use vstack_core::limits::{HEARTBEAT_MS, PROTOCOL_VERSION};
 
 use super::state::Node;
 use crate::http::Answer;
@@ -35,7 +35,7 @@ pub(super) async fn run(node: Arc<Node>, metadata_url: String, stop: Cancellatio
             sent = catalogue.heartbeat(node.node_id(), &heartbeat) => sent,
         };
         match &sent {
-            Ok(()) if last != Some(true) => info!(%metadata_url, "registered with the catalogue"),
+            Ok(_) if last != Some(true) => info!(%metadata_url, "registered with the catalogue"),
             Err(error) if last != Some(false) => {
                 warn!(%metadata_url, %error, "the catalogue does not take heartbeats")
             }
@@ -43,6 +43,11 @@ pub(super) async fn run(node: Arc<Node>, metadata_url: String, stop: Cancellatio
         }
         last = Some(sent.is_ok());
     }
+}
+
+fn clock_ms() -> Option<u64> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_millis()).ok()
 }
 
 async fn current(node: &Arc<Node>) -> Answer<Heartbeat> {
@@ -63,6 +68,8 @@ async fn current(node: &Arc<Node>) -> Answer<Heartbeat> {
         chunk_count: stats.chunk_count,
         read_only: stats.read_only.is_some(),
         highest_generation: node.store.generation(),
+        protocol: PROTOCOL_VERSION,
+        clock_ms: clock_ms(),
         mac: node.receipt_key.sign(&message),
     })
 }

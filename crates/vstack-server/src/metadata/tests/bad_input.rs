@@ -90,7 +90,9 @@ async fn a_body_that_is_no_json_or_has_wrong_fields_is_refused_and_makes_no_vide
         (br#"{"title":"a"} x"#, ErrorCode::BadRequest),
         (b"\xef\xbb\xbf{\"title\":\"a\"}", ErrorCode::BadRequest),
         (b"{\"title\":\"\xe4\"}", ErrorCode::BadRequest),
-        (deep.as_bytes(), ErrorCode::InvalidField),
+        (deep.as_bytes(), ErrorCode::BadRequest),
+        (br#"{"title":"a","title":"b"}"#, ErrorCode::BadRequest),
+        (br#"{"title":"a","duration_sec":1e999}"#, ErrorCode::InvalidField),
         (br#"{"title":"a","tittle":"b"}"#, ErrorCode::InvalidField),
         (br#"{"title":"a","duration_sec":-1}"#, ErrorCode::InvalidField),
         (br#"{"title":"a","duration_sec":"1"}"#, ErrorCode::InvalidField),
@@ -109,6 +111,12 @@ async fn a_body_that_is_no_json_or_has_wrong_fields_is_refused_and_makes_no_vide
             .unwrap();
         assert_eq!(code(answer).await, expected, "{shown}");
     }
+    let bomb =
+        json_body(&cluster, Method::POST, "/video", &b"\x1f\x8b"[..]).header("content-encoding", "gzip");
+    assert_eq!(
+        code(bomb.send().await.unwrap()).await,
+        ErrorCode::UnsupportedMediaType
+    );
     let plain = cluster
         .http
         .post(cluster.at("/video"))
@@ -125,6 +133,65 @@ async fn a_body_that_is_no_json_or_has_wrong_fields_is_refused_and_makes_no_vide
             .unwrap()
             .total,
         0
+    );
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sizes_that_are_none_are_refused_by_name_and_views_by_nobody() {
+    let cluster = Cluster::start(3).await;
+    let video = cluster.create("clip").await;
+    let finalize = |total: &str| {
+        format!(r#"{{"total_chunks":{total},"duration_ms":1,"container":"fmp4","codecs":"","tracks":[]}}"#)
+    };
+    for total in ["1e999", "-1", "18446744073709551616", "1.5"] {
+        let path = format!("/video/{video}/finalize");
+        let answer = json_body(&cluster, Method::POST, &path, finalize(total));
+        let answer = answer.send().await.unwrap();
+        let problem: vstack_api::Problem = answer.json().await.unwrap();
+        assert_eq!(problem.code, ErrorCode::InvalidField, "{total}");
+        assert!(
+            problem.detail.contains("total_chunks"),
+            "{total}: {}",
+            problem.detail
+        );
+    }
+    for body in [
+        r#"{"session_id":""}"#,
+        r#"{"session_id":"a b"}"#,
+        r#"{"session_id":1}"#,
+        r#"{"session_id":"a","video":"b"}"#,
+    ] {
+        let path = format!("/video/{video}/view");
+        let answer = json_body(&cluster, Method::POST, &path, body)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(code(answer).await, ErrorCode::InvalidField, "{body}");
+    }
+    assert_eq!(cluster.catalogue.video(video).await.unwrap().views, 0);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn titles_are_text_and_kept_as_they_are() {
+    let cluster = Cluster::start(0).await;
+    for title in [
+        "'; DROP TABLE videos; --",
+        "\u{202e}gnol",
+        "🎬 <script>alert(1)</script>",
+    ] {
+        let video = cluster.create(title).await;
+        assert_eq!(cluster.catalogue.video(video).await.unwrap().title, title);
+    }
+    assert_eq!(
+        cluster
+            .catalogue
+            .videos(&vstack_api::wire::VideoQuery::default())
+            .await
+            .unwrap()
+            .total,
+        3
     );
     cluster.stop().await;
 }

@@ -1,12 +1,10 @@
-//! The library's calls, nodes and uploaders.
+//! The library's calls, views and uploaders.
 
-use uuid::Uuid;
 use vstack_api::ErrorCode;
-use vstack_api::wire::{Heartbeat, UploaderHeartbeat, VideoQuery, VideoSort};
-use vstack_core::id::{Incarnation, NodeId};
+use vstack_api::wire::{UploaderHeartbeat, VideoQuery, VideoSort, ViewedBy};
 use vstack_core::keys::ClusterKey;
+use vstack_core::limits::VIEW_HALF_LIFE_MS;
 use vstack_core::manifest::VideoStatus;
-use vstack_core::node::NodeHealth;
 
 use super::cluster::{Cluster, key};
 
@@ -30,8 +28,14 @@ async fn videos_are_listed_searched_renamed_and_counted() {
     assert_eq!(cluster.catalogue.videos(&query).await.unwrap().total, 1);
 
     cluster.catalogue.record_view(old).await.unwrap();
+    assert_eq!(cluster.catalogue.video(old).await.unwrap().views, 1);
     let renamed = cluster.catalogue.rename_video(old, "🎬").await.unwrap();
     assert_eq!((renamed.title.as_str(), renamed.views), ("🎬", 1));
+    assert!(
+        (0.99..=1.0).contains(&renamed.views_recent),
+        "{}",
+        renamed.views_recent
+    );
     assert_eq!(cluster.catalogue.manifest(old).await.unwrap().title, "🎬");
     cluster.stop().await;
 }
@@ -58,81 +62,36 @@ async fn an_upload_address_is_given_while_an_uploader_lives() {
     cluster.stop().await;
 }
 
-fn heartbeat(key: &ClusterKey, signer: NodeId, url: &str, boot_epoch: u64) -> Heartbeat {
-    let incarnation = Incarnation(Uuid::from_u128(5));
-    Heartbeat {
-        url: url.to_owned(),
-        incarnation,
-        boot_epoch,
-        version: "0.1.0".into(),
-        disk_usage: 10.0,
-        chunk_count: 0,
-        read_only: false,
-        highest_generation: 0,
-        mac: key
-            .receipt_key(signer)
-            .sign(&Heartbeat::canonical(signer, url, incarnation, boot_epoch)),
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_the_holder_of_a_nodes_key_speaks_for_it() {
+async fn a_session_counts_once_and_old_views_count_less() {
     let cluster = Cluster::start(0).await;
-    let (me, other) = (NodeId(Uuid::from_u128(1)), NodeId(Uuid::from_u128(2)));
-    let beat = async |node, heartbeat: &Heartbeat| {
+    let (first, second) = (cluster.create("a").await, cluster.create("b").await);
+    let by = |session: &str| ViewedBy {
+        session_id: session.to_owned(),
+    };
+    for session in ["s1", "s1", "s2", "s3"] {
         cluster
             .catalogue
-            .heartbeat(node, heartbeat)
+            .record_view_of(first, &by(session))
             .await
-            .map_err(|error| error.code())
-    };
-    let mine = heartbeat(&key(), me, "http://127.0.0.1:1001", 1);
-    assert_eq!(beat(me, &mine).await, Ok(()));
-    assert_eq!(
-        beat(other, &mine).await,
-        Err(ErrorCode::BadSignature),
-        "another node's name"
-    );
-    let moved = Heartbeat {
-        url: "http://127.0.0.1:1002".into(),
-        ..mine.clone()
-    };
-    assert_eq!(
-        beat(me, &moved).await,
-        Err(ErrorCode::BadSignature),
-        "an address that was not signed"
-    );
-    let foreign = ClusterKey::from_bytes(&[8; 32]).unwrap();
-    let forged = heartbeat(&foreign, me, "http://127.0.0.1:1001", 1);
-    assert_eq!(
-        beat(me, &forged).await,
-        Err(ErrorCode::BadSignature),
-        "another cluster's key"
-    );
-    let copy = heartbeat(&key(), me, "http://127.0.0.1:1002", 1);
-    assert_eq!(
-        beat(me, &copy).await,
-        Err(ErrorCode::DuplicateNode),
-        "a copy of its folder"
-    );
-    let nodes = cluster.catalogue.nodes().await.unwrap();
-    assert_eq!(
-        (nodes.len(), nodes[0].node_url.as_str()),
-        (1, "http://127.0.0.1:1001")
-    );
-    cluster.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silence_makes_a_node_suspect_and_then_down() {
-    let mut cluster = Cluster::start(2).await;
-    cluster.nodes.remove(0).stop().await;
-    for (ms, expected) in [(5_000, NodeHealth::Degraded), (25_000, NodeHealth::Down)] {
-        cluster.clock.advance(ms);
-        cluster.until_healthy(1).await;
-        let nodes = cluster.catalogue.nodes().await.unwrap();
-        assert!(nodes.iter().any(|node| node.status == expected), "{nodes:?}");
-        assert_eq!(cluster.catalogue.healthy_nodes().await.unwrap().len(), 1);
+            .unwrap();
     }
+    let other = cluster.catalogue.record_view_of(second, &by("s1")).await;
+    assert_eq!(other.unwrap_err().code(), ErrorCode::IdempotencyConflict);
+    cluster.clock.advance(3 * VIEW_HALF_LIFE_MS);
+    // Without a session every call counts.
+    let plain = cluster.http.post(cluster.at(&format!("/video/{second}/view")));
+    assert_eq!(plain.send().await.unwrap().status(), 204);
+    let query = VideoQuery {
+        sort: VideoSort::Views,
+        ..VideoQuery::default()
+    };
+    let page = cluster.catalogue.videos(&query).await.unwrap();
+    let seen: Vec<_> = page
+        .videos
+        .iter()
+        .map(|video| (video.video_id, video.views))
+        .collect();
+    assert_eq!(seen, [(second, 1), (first, 3)]);
     cluster.stop().await;
 }

@@ -5,4 +5,5 @@ mod cluster;
 mod consensus;
 mod library;
 mod lifecycle;
+mod nodes;
 mod plain_clients;

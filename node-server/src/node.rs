@@ -1,0 +1,131 @@
+//! `vstack node list|info|drain|maintenance|remove|replace|readopt`.
+
+use vstack_api::wire::{NodeAction, NodeDetail, NodeEntry};
+use vstack_api::{ErrorCode, MetadataClient};
+use vstack_core::id::NodeId;
+use vstack_core::node::NodeState;
+
+use crate::args::{NodeCommand, Place};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::{cluster, table};
+
+pub(crate) async fn run(command: NodeCommand, place: &Place, output: &Output) -> Result<(), Failure> {
+    let catalogue = cluster::catalogue(place);
+    let (node, action, force) = match command {
+        NodeCommand::List => return list(&catalogue, output).await,
+        NodeCommand::Info { node } => return info(&catalogue, &node, output).await,
+        NodeCommand::Drain { node, cancel: false } => (node, NodeAction::Drain, false),
+        NodeCommand::Maintenance { node, end: false } => (node, NodeAction::Maintenance, false),
+        NodeCommand::Drain { node, cancel: true } | NodeCommand::Maintenance { node, end: true } => {
+            (node, NodeAction::Activate, false)
+        }
+        NodeCommand::Remove { node, force } => (node, NodeAction::Remove, force),
+        NodeCommand::Replace { node, force } => (node, NodeAction::Replace, force),
+        NodeCommand::Readopt { node } => (node, NodeAction::Readopt, false),
+    };
+    let node = find(&catalogue, &node).await?;
+    let detail = catalogue.change_node(node, action, force).await?;
+    output.say(&detail, || {
+        format!("{}\n{}", described(&detail), next_step(action, &detail))
+    });
+    Ok(())
+}
+
+async fn list(catalogue: &MetadataClient, output: &Output) -> Result<(), Failure> {
+    let nodes = catalogue.nodes().await?;
+    output.say(&nodes, || match nodes.as_slice() {
+        [] => "no nodes; `vstack serve --role storage` starts one".to_owned(),
+        nodes => {
+            let rows: Vec<Vec<String>> = nodes.iter().map(row).collect();
+            table::table(
+                &["id", "address", "health", "state", "disk", "chunks", "version"],
+                &rows,
+            )
+        }
+    });
+    Ok(())
+}
+
+fn row(node: &NodeEntry) -> Vec<String> {
+    vec![
+        node.node_id.to_string(),
+        node.node_url.clone(),
+        node.status.as_str().to_owned(),
+        node.state.as_str().to_owned(),
+        format!("{:.1} %", node.disk_usage),
+        node.chunk_count.to_string(),
+        node.version.clone(),
+    ]
+}
+
+async fn info(catalogue: &MetadataClient, text: &str, output: &Output) -> Result<(), Failure> {
+    let detail = catalogue.node(find(catalogue, text).await?).await?;
+    output.say(&detail, || described(&detail));
+    Ok(())
+}
+
+/// The node with this id, which may have been removed, or the only one whose id begins like this or that is at this
+/// address.
+async fn find(catalogue: &MetadataClient, text: &str) -> Result<NodeId, Failure> {
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    let nodes = catalogue.nodes().await?;
+    let address = text.trim_end_matches('/');
+    let is_meant = |node: &&NodeEntry| {
+        node.node_url == address || (!text.is_empty() && node.node_id.to_string().starts_with(text))
+    };
+    let mut matches = nodes.iter().filter(is_meant);
+    match (matches.next(), matches.next()) {
+        (Some(node), None) => Ok(node.node_id),
+        (None, _) => Err(Failure::problem(
+            ErrorCode::NotFound,
+            format!("no node has the id or address \"{text}\"; `vstack node list` shows what is there"),
+        )),
+        (Some(_), Some(_)) => Err(Failure::problem(
+            ErrorCode::Conflict,
+            format!("several nodes have an id that begins with \"{text}\"; write more of it"),
+        )),
+    }
+}
+
+fn described(detail: &NodeDetail) -> String {
+    let node = &detail.entry;
+    format!(
+        "{}  {}\n  health   {}\n  state    {}\n  parts    {}, of which {} lie nowhere else\n  disk     {:.1} % used\n  \
+         version  {}, start {}",
+        node.node_id,
+        node.node_url,
+        node.status.as_str(),
+        node.state.as_str(),
+        detail.parts,
+        detail.only_holder_of,
+        node.disk_usage,
+        node.version,
+        node.boot_epoch,
+    )
+}
+
+fn next_step(action: NodeAction, detail: &NodeDetail) -> String {
+    match (action, detail.entry.state) {
+        (NodeAction::Drain, _) => format!(
+            "no new chunks go there; {} parts still lie there. `vstack node remove` takes it out",
+            detail.parts
+        ),
+        (NodeAction::Maintenance, _) => {
+            "no new chunks go there; `vstack node maintenance --end` when it is back".to_owned()
+        }
+        (NodeAction::Remove, NodeState::Removed) => format!(
+            "removed; {} parts that lay there count as lost and are to be replaced",
+            detail.lost_parts
+        ),
+        (NodeAction::Replace, _) => format!(
+            "{} parts count as lost. A data folder with this id and a new incarnation is taken at once; a node that starts \
+             as a new one stands in for it, then `vstack node remove` ends this one",
+            detail.lost_parts
+        ),
+        (NodeAction::Readopt, _) => "its next heartbeat is taken".to_owned(),
+        _ => "new chunks go there again".to_owned(),
+    }
+}
