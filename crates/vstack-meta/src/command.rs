@@ -7,7 +7,7 @@ use vstack_core::ballot::Ballot;
 use vstack_core::id::{ChunkId, Incarnation, NodeId, VideoId};
 use vstack_core::manifest::{Container, MediaFacts, Track};
 use vstack_core::node::{NodeHealth, NodeState};
-use vstack_core::paxos::master::{Accepted, Value, Witness};
+use vstack_core::paxos::master::{Accepted, Knowledge, Value, Witness};
 use vstack_core::paxos::{OpenKind, Replaced};
 use vstack_core::time::UnixMillis;
 
@@ -117,6 +117,17 @@ pub enum Behind {
     Objects = 1,
     /// Some node may have seen later ballots: none is granted.
     Ballots = 2,
+}
+
+impl Behind {
+    /// What it means for an inventory.
+    #[must_use]
+    pub const fn knowledge(self) -> Knowledge {
+        match self {
+            Self::No => Knowledge::Complete,
+            Self::Objects | Self::Ballots => Knowledge::Behind,
+        }
+    }
 }
 
 /// What a node reports of itself.

@@ -7,13 +7,13 @@ use vstack_core::ballot::Ballot;
 use vstack_core::id::{ChunkId, ChunkKind, Incarnation, NodeId, SHARD_COUNT};
 use vstack_core::limits::{COLLECT_GRACE_MS, OPEN_LEASE_MS, REPLICA_COUNT};
 use vstack_core::manifest::{MediaFacts, VideoStatus};
-use vstack_core::paxos::master::{self, Garbage, Knowledge, OpenRequest};
+use vstack_core::paxos::master::{self, Garbage, OpenRequest};
 use vstack_core::paxos::{OpenKind, Target};
 use vstack_core::placement::{Part, Placement, Scheme};
 use vstack_core::time::UnixMillis;
 
-use super::granting_generation;
 use super::videos::mark_unsaved;
+use super::{granting_generation, knowledge};
 use crate::codec::{RowSum, ballot_column, json_column, signed, word};
 use crate::command::{CommitChunk, CommittedChunk, OpenChunk, OpenedChunk};
 use crate::error::MetaError;
@@ -39,7 +39,7 @@ pub(super) fn open(connection: &Connection, command: &OpenChunk) -> Result<Opene
         generation: granting_generation(connection)?,
         now: command.now,
         lease_ms: OPEN_LEASE_MS,
-        knowledge: Knowledge::Complete,
+        knowledge: knowledge(connection)?,
     };
     let opened = master::open(command.chunk, &row, &request)?;
     rows::write_row(connection, command.chunk, row.promised, &opened.row)?;

@@ -5,9 +5,8 @@
 //! that turns out to be replaced.
 
 use rusqlite::{Connection, params};
-use vstack_core::ballot::Ballot;
 use vstack_core::manifest::VideoStatus;
-use vstack_core::paxos::master::{Accepted, Row, Value};
+use vstack_core::paxos::master::{self, Accepted, Value};
 use vstack_core::placement::Part;
 use vstack_core::popularity::Popularity;
 use vstack_core::time::UnixMillis;
@@ -80,20 +79,14 @@ fn import_chunk(
 ) -> Result<bool, MetaError> {
     let chunk = placed.chunk_id;
     let row = rows::read_row(connection, chunk)?;
-    if row.is_deleted() || row.epoch() >= placed.epoch {
-        return Ok(false);
-    }
-    let accepted = Accepted {
+    let found = Accepted {
         ballot: placed.epoch,
         value: Value::Placed(placed.placement.clone()),
     };
-    let decided = Row {
-        promised: row.promised.max(placed.epoch),
-        accepted: Some(accepted),
-        open: None,
+    let Some(learned) = master::learn(&row, &found) else {
+        return Ok(false);
     };
-    let expected: Ballot = row.promised;
-    rows::write_row(connection, chunk, expected, &decided)?;
+    rows::write_row(connection, chunk, row.promised, &learned)?;
     let mut lost = Vec::new();
     for part in &placed.placement.parts {
         if !holds(connection, object, part)? {

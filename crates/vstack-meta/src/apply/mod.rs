@@ -13,7 +13,7 @@ use crate::codec::{Place, signed};
 use crate::command::{Behind, Cmd, Collectable, Reply};
 use crate::error::MetaError;
 use crate::rows;
-use vstack_core::paxos::master::Garbage;
+use vstack_core::paxos::master::{Garbage, Knowledge};
 
 /// Applies one command. The caller holds a savepoint around it and rolls back on an error.
 pub(crate) fn apply(connection: &Connection, command: &Cmd) -> Result<Reply, MetaError> {
@@ -95,6 +95,11 @@ pub(crate) fn granting_generation(connection: &Connection) -> Result<u64, MetaEr
         Behind::Ballots => Err(MetaError::Restored),
         Behind::No | Behind::Objects => generation(connection),
     }
+}
+
+/// Whether the catalogue may lack decisions of an earlier life.
+pub(crate) fn knowledge(connection: &Connection) -> Result<Knowledge, MetaError> {
+    Ok(behind(connection)?.knowledge())
 }
 
 /// How far the catalogue may be behind its nodes.

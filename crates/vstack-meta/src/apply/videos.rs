@@ -5,12 +5,12 @@ use vstack_core::id::{ChunkId, ChunkKind, VideoId};
 use vstack_core::limits::COLLECT_GRACE_MS;
 use vstack_core::manifest::{Container, VideoStatus, ms_to_seconds};
 use vstack_core::paxos::OpenKind;
-use vstack_core::paxos::master::{self, Knowledge, OpenRequest};
+use vstack_core::paxos::master::{self, OpenRequest};
 use vstack_core::popularity::Popularity;
 use vstack_core::time::UnixMillis;
 
 use super::chunks::write_facts;
-use super::granting_generation;
+use super::{granting_generation, knowledge};
 use crate::codec::{RowSum, json_column, signed, word};
 use crate::command::FinalizeVideo;
 use crate::error::MetaError;
@@ -250,7 +250,7 @@ fn kill(kind: OpenKind, connection: &Connection, now: UnixMillis) -> Result<Open
         generation: granting_generation(connection)?,
         now,
         lease_ms: 0,
-        knowledge: Knowledge::Complete,
+        knowledge: knowledge(connection)?,
     })
 }
 
