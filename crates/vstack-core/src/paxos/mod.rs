@@ -41,7 +41,7 @@ pub use target::Target;
 pub use token::BadToken;
 
 /// Why a ballot is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OpenKind {
     Upload,

@@ -74,6 +74,19 @@ pub fn fate(
     }
 }
 
+/// A row as a catalogue that was restored from a backup takes it: no ballot of the lost life is open any more.
+///
+/// The lost life may have decided that ballot, replaced what it decided and deleted its objects. A late repeat of its
+/// COMMIT would name them again; its number is still the highest that the row knows, so that rule R1 alone would let it
+/// pass. A restart without a restore keeps what is open.
+#[must_use]
+pub fn restored(row: &Row) -> Row {
+    Row {
+        open: None,
+        ..row.clone()
+    }
+}
+
 /// The row after the nodes showed a decision that a restored catalogue lacks; `None` when it has nothing to learn.
 ///
 /// An open ballot was opened on what is now known to be outdated; it dies, and its proposer is fenced.
@@ -94,6 +107,10 @@ pub fn learn(row: &Row, found: &Accepted) -> Option<Row> {
 
 /// The generation of a new life of the catalogue: above the one it stored and above all that any node ever saw, so
 /// that a backup restored in between cannot grant a ballot twice.
+///
+/// That holds only when every life makes its generation known to the nodes before its first grant. A life that granted
+/// and was lost before any node saw its generation would be followed by one of the same number, whose objects the first
+/// one's late orders delete.
 #[must_use]
 pub fn next_generation(stored: u64, seen_by_nodes: impl IntoIterator<Item = u64>) -> u64 {
     seen_by_nodes.into_iter().fold(stored, u64::max) + 1

@@ -5,8 +5,8 @@
 //! hold rules R1 to R3 of the module above. What a single row can show is asserted: accepted never above promised, an
 //! open ballot opened on the accepted epoch.
 //!
-//! [`open`], [`commit`], [`delete`] are the steps of a chunk's life; [`fate`] answers INVENTORY; [`learn`] and
-//! [`next_generation`] are what a restored catalogue does before it trusts itself again.
+//! [`open`], [`commit`], [`delete`] are the steps of a chunk's life; [`fate`] answers INVENTORY; [`restored`], [`learn`]
+//! and [`next_generation`] are what a restored catalogue does before it trusts itself again.
 //!
 //! Left out: which nodes are chosen (the caller's, with `placement`).
 
@@ -24,7 +24,7 @@ use crate::placement::{Part, Placement};
 use crate::time::UnixMillis;
 
 pub use commit::{Committed, commit, missing_parts};
-pub use inventory::{Fate, Knowledge, ReportedObject, fate, learn, next_generation};
+pub use inventory::{Fate, Knowledge, ReportedObject, fate, learn, next_generation, restored};
 pub use open::{Deleted, OpenRequest, Opened, delete, open};
 
 /// What a COMMIT decides. JSON: the placement, or `{"deleted":true}`.

@@ -624,6 +624,16 @@ fn a_restored_catalogue_learns_a_later_decision_and_fences_what_it_opened_meanwh
 }
 
 #[test]
+fn a_restored_row_lets_no_ballot_of_the_lost_life_commit() {
+    let before = opened(&Row::default(), &[1, 2, 3]);
+    let row = restored(&before.row);
+    let late = value(&[1, 2, 3], before.ballot, b"bytes");
+    let proof = receipts(&[1, 2, 3], before.ballot, b"bytes");
+    let refused = commit(chunk(), &row, before.ballot, &late, &proof, live);
+    assert!(matches!(refused, Err(Conflict::Fenced { .. })), "{refused:?}");
+}
+
+#[test]
 fn a_generation_is_above_the_stored_one_and_above_all_that_nodes_saw() {
     assert_eq!(next_generation(3, []), 4);
     assert_eq!(next_generation(3, [1, 9, 2]), 10);
