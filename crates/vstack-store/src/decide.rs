@@ -93,11 +93,6 @@ impl Shared {
                 Ok(PutDecision::SameAs(recorded))
             };
         }
-        // The catalogue never gives a ballot out twice, but a plain client may come back with a name that was deleted.
-        // If the tombstone may be in a file that cannot be read, what is stored now would be gone once it can.
-        if name.ballot.is_plain() && self.unread_files > 0 {
-            return Err(self.absent(name.chunk, name.ballot));
-        }
         let highest = self
             .index()
             .highest(name.chunk)
@@ -155,7 +150,13 @@ impl Shared {
     }
 
     /// The object under exactly this name; a name that was deleted is refused.
+    ///
+    /// The catalogue never gives a ballot out twice, but a plain client may come back with a name that was deleted. If the
+    /// tombstone may be in a file that cannot be read, what is acknowledged now would be gone once it can.
     fn stored_under(&self, name: ObjectName) -> Result<Option<Location>, StoreError> {
+        if name.ballot.is_plain() && self.unread_files > 0 {
+            return Err(self.absent(name.chunk, name.ballot));
+        }
         match self.index().get(name) {
             Some(location) if location.state == ObjectState::Deleted => Err(StoreError::Deleted {
                 chunk: name.chunk,
