@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 /// From the top: a crate, and what it may know beside [`CORE`].
-const TABLE: [(&str, &[&str]); 15] = [
+const TABLE: [(&str, &[&str]); 16] = [
     ("vstack-core", &[]),
     ("vstack-erasure", &[]),
     ("vstack-api", &[]),
@@ -15,6 +15,7 @@ const TABLE: [(&str, &[&str]); 15] = [
     ("vstack-media", &[]),
     ("vstack-charts", &[]),
     ("vstack-emulator", &[]),
+    ("vstack-proof", &["vstack-store"]),
     ("vstack-client", &["vstack-api", "vstack-erasure"]),
     (
         "vstack-server",

@@ -11,6 +11,7 @@ mod demo;
 mod layers;
 mod packages;
 mod project;
+mod prove;
 mod say;
 mod screen;
 mod setup;
@@ -33,6 +34,7 @@ cargo xtask TASK
   demo [FILE...]  build, start a five-node cluster on loopback, upload a generated clip (or FILE...) and open the
                   player on it; without a display it plays on a virtual one and leaves target/demo/player.png
   test            install what is missing and run everything that CI runs
+  prove NAME      proof runs of the store: power cuts, failing disks, kills, bit rot, fuzzing, mutants (no NAME: lists)
   check           format, clippy, layers, sizes, TypeScript bindings, svelte-check, tsc: before every push
   bench NAME      measure against other servers and write docs/evaluation/NAME.md; NAME is store, options of the bench
                   may follow (`--help` lists them). --rounds 1 --seconds 1 --growth 1000 is done in a minute
@@ -58,6 +60,7 @@ fn run(words: &[&str]) -> Result<ExitCode> {
         ["test"] => test::run(),
         ["check"] => check::run(),
         ["bench", words @ ..] => bench::run(words),
+        ["prove", words @ ..] => prove::run(words),
         ["setup"] => setup::run(),
         [] | ["help" | "--help" | "-h"] => {
             say::text(HELP);

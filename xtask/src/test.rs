@@ -10,7 +10,7 @@ use anyhow::Result;
 use crate::packages::Purpose;
 use crate::project::Project;
 use crate::tally::Tally;
-use crate::{check, corpus, say, setup, step, web};
+use crate::{check, corpus, prove, say, setup, step, web};
 
 pub(crate) fn run() -> Result<ExitCode> {
     let project = setup::prepare(&[Purpose::Build, Purpose::Run, Purpose::Screen, Purpose::Test])?;
@@ -18,6 +18,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     check::quick(&project, &mut tally)?;
     runner(&mut tally, "the page's tests", web::script(&project, "test"))?;
     runner(&mut tally, "Rust and end-to-end tests", rust_tests(&project))?;
+    tally.check("power cuts", &prove::power_cut_short(&project)?);
     let passed = tally.close();
     corpus::report(&project.root);
     Ok(if passed {
