@@ -17,6 +17,7 @@ mod batch;
 mod decide;
 pub mod disk;
 mod error;
+mod heal;
 mod identity;
 mod index;
 mod read;

@@ -15,6 +15,7 @@ use vstack_core::time::UnixMillis;
 
 use crate::disk::read_exact;
 use crate::error::{DiskFault, StoreError};
+use crate::heal::heal;
 use crate::index::{Location, ObjectState};
 use crate::record::{HEADER_LEN, ObjectName, RecordHeader, RecordKind, align8, leaf_count, u32_at};
 use crate::shared::Shared;
@@ -85,8 +86,11 @@ impl From<io::Error> for ReadFault {
 pub(crate) fn read_header(superblock: &Superblock, position: u64) -> Result<RecordHeader, ReadFault> {
     let mut bytes = [0; HEADER_LEN];
     read_exact(&*superblock.file, &mut bytes, position)?;
-    RecordHeader::decode(&bytes, position, superblock.header.salt)
-        .map_err(|_| ReadFault::Damaged("its header is damaged"))
+    let salt = superblock.header.salt;
+    RecordHeader::decode(&bytes, position, salt)
+        .ok()
+        .or_else(|| heal(&bytes, position, salt))
+        .ok_or(ReadFault::Damaged("its header is damaged"))
 }
 
 impl Shared {

@@ -32,7 +32,7 @@ pub struct TornTail {
     pub range: Range<u64>,
 }
 
-/// A place where no record could be read.
+/// A damaged place: no record can be read there, or only because a bit of its header was turned back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadRange {
     pub superblock: u32,
@@ -477,7 +477,7 @@ impl RecoveryReport {
                 range,
                 proven_rot,
             } = bad;
-            warn!(superblock, ?range, proven_rot, "no record can be read here");
+            warn!(superblock, ?range, proven_rot, "the bytes are damaged here");
         }
         for (chunk, ballot) in &self.corrupt {
             warn!(%chunk, %ballot, "object is corrupt");

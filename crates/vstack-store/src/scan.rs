@@ -6,7 +6,8 @@
 //!
 //! - No valid record is ever given up because an earlier one is bad: after a bad header the scan goes on in steps of 8
 //!   bytes (batches begin at multiples of 4096, but the neighbours of a bad record may share its batch).
-//! - A length is believed only after the header's checksum.
+//! - A length is believed only after the header's checksum. One turned bit in a header is turned back (`heal`), so that
+//!   the record keeps its name; the place counts as bad all the same.
 //! - Bodies below W are not read here: that would take minutes for a full disk. A damaged one shows at its first read,
 //!   which checks its SHA-256.
 
@@ -16,6 +17,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::disk::{DiskFile, read_exact, read_up_to};
+use crate::heal::heal;
 use crate::record::{
     BATCH_ALIGN, HEADER_LEN, MAGIC, RecordHeader, RecordKind, Reference, data_tail, leaf_crcs,
 };
@@ -181,7 +183,7 @@ const fn counts(kind: RecordKind) -> bool {
     !matches!(kind, RecordKind::Padding)
 }
 
-/// All intact headers in order, and the ranges between them that hold none.
+/// All headers in order, and the ranges that are damaged: between headers, or a header that was healed.
 #[derive(Debug, Default)]
 struct Walk {
     records: Vec<Found>,
@@ -198,12 +200,15 @@ impl Walk {
     fn go_on(&mut self, window: &mut Window<'_>, salt: u64, from: u64) {
         let mut position = from;
         while position < window.limit {
-            if let Some(header) = window.header(position, salt) {
+            if let Some((header, healed)) = window.header(position, salt) {
                 let found = Found {
                     position,
                     header,
                     damaged: false,
                 };
+                if healed {
+                    self.bad.push(position..position + HEADER_LEN as u64);
+                }
                 self.records.push(found);
                 position = found.end();
             } else {
@@ -280,9 +285,13 @@ impl<'a> Window<'a> {
         self.bytes.clear();
     }
 
-    fn header(&mut self, position: u64, salt: u64) -> Option<RecordHeader> {
+    /// The header at `position`, and whether a bit of it had to be turned back.
+    fn header(&mut self, position: u64, salt: u64) -> Option<(RecordHeader, bool)> {
         let bytes: &[u8; HEADER_LEN] = self.view(position)?.first_chunk()?;
-        RecordHeader::decode(bytes, position, salt).ok()
+        let intact = RecordHeader::decode(bytes, position, salt).ok();
+        intact
+            .map(|header| (header, false))
+            .or_else(|| heal(bytes, position, salt).map(|header| (header, true)))
     }
 
     /// The first intact header after `position`, or the end of the file.
