@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use vstack_proof::{Report, Settings, crash_points, kill, nth_call};
+use vstack_proof::{Report, Settings, crash_points, flips, kill, nth_call};
 
 /// From `VSTACK_PROOF_SEED`, so that a nightly run can try other seeds than every push.
 fn settings(count: u64) -> Settings {
@@ -27,6 +27,11 @@ fn no_power_cut_loses_what_was_acknowledged() {
 #[test]
 fn no_failing_disk_call_loses_what_was_acknowledged() {
     check(&nth_call::run(settings(8000), |_| true), 8000);
+}
+
+#[test]
+fn every_turned_bit_and_every_cut_is_called_what_it_is() {
+    check(&flips::run(settings(20_000), |_| true), 20_000);
 }
 
 #[test]
