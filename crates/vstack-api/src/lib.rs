@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod error;
+pub mod inventory;
 pub mod roles;
 mod sse;
 pub mod transport;

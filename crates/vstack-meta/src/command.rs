@@ -83,6 +83,12 @@ pub enum Cmd {
     CaughtUp {
         to: Behind,
     },
+    /// This life of a node says that these objects are not there.
+    LoseParts {
+        node: NodeId,
+        incarnation: Incarnation,
+        objects: Vec<(ChunkId, Ballot)>,
+    },
     /// These objects are gone from their nodes.
     CollectDone {
         objects: Vec<Collectable>,
@@ -204,6 +210,8 @@ pub enum Reply {
     Imported(Imported),
     Opened(OpenedChunk),
     Committed(CommittedChunk),
+    /// Parts that count as lost now and did not before.
+    Lost(u64),
 }
 
 /// The catalogue's view of the node that reported.

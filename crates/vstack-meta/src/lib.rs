@@ -33,7 +33,7 @@ pub use command::{
 pub use error::MetaError;
 pub use object::{CatalogueObject, PlacedChunk};
 pub use read::{
-    ChunkRecord, Library, LibraryOrder, LibraryPage, LibraryQuery, ManifestSource, NodeRecord,
-    UnderReplicated, Unsaved, VideoRecord,
+    ChunkRecord, InventoryQuery, InventoryView, Library, LibraryOrder, LibraryPage, LibraryQuery, Losses,
+    ManifestSource, NodeRecord, UnderReplicated, Unsaved, VideoRecord,
 };
 pub use store::{MetaStore, SqliteMetaStore};

@@ -16,8 +16,8 @@ use crate::check::{self, Finding};
 use crate::command::{Behind, Cmd, Collectable, NodeParts, Reply};
 use crate::error::MetaError;
 use crate::read::{
-    self, ChunkRecord, Library, LibraryPage, LibraryQuery, ManifestSource, NodeRecord, UnderReplicated,
-    Unsaved,
+    self, ChunkRecord, InventoryQuery, InventoryView, Library, LibraryPage, LibraryQuery, Losses,
+    ManifestSource, NodeRecord, UnderReplicated, Unsaved,
 };
 use crate::schema;
 use crate::writer::Writer;
@@ -56,6 +56,12 @@ pub trait MetaStore: Send + Sync + std::fmt::Debug {
 
     /// Objects whose time to be collected has come.
     async fn collectable(&self, now: UnixMillis, limit: usize) -> Result<Vec<Collectable>, MetaError>;
+
+    /// The catalogue's side of one page of a node's inventory.
+    async fn inventory(&self, query: InventoryQuery) -> Result<InventoryView, MetaError>;
+
+    /// What the cluster lacks and has too much of.
+    async fn losses(&self) -> Result<Losses, MetaError>;
 
     /// Objects that wait to be collected, due or not.
     async fn collections_waiting(&self) -> Result<u64, MetaError>;
@@ -246,6 +252,15 @@ impl MetaStore for SqliteMetaStore {
     async fn collectable(&self, now: UnixMillis, limit: usize) -> Result<Vec<Collectable>, MetaError> {
         self.read(move |connection| read::collectable(connection, now, limit))
             .await
+    }
+
+    async fn inventory(&self, query: InventoryQuery) -> Result<InventoryView, MetaError> {
+        self.read(move |connection| read::inventory::view(&connection.transaction()?, &query))
+            .await
+    }
+
+    async fn losses(&self) -> Result<Losses, MetaError> {
+        self.read(|connection| read::inventory::losses(connection)).await
     }
 
     async fn collections_waiting(&self) -> Result<u64, MetaError> {

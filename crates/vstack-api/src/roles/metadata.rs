@@ -9,6 +9,7 @@ use vstack_core::manifest::Manifest;
 
 use super::CALL_TIMEOUT;
 use crate::client::{ApiError, Endpoint, with_json};
+use crate::inventory::{InventoryAnswer, InventoryDetails, InventoryPage};
 use crate::transport::{Method, Transport};
 use crate::wire::{
     CommitBatch, CommitBatchAnswer, CreateVideo, CreatedVideo, Finalize, Heartbeat, HeartbeatAnswer,
@@ -186,6 +187,28 @@ impl MetadataClient {
         self.0
             .json(self.0.request(Method::POST, &path), CALL_TIMEOUT)
             .await
+    }
+
+    /// Tells a page of what the node holds.
+    ///
+    /// # Errors
+    /// The role refused (a foreign signature, another incarnation) or did not answer.
+    pub async fn inventory(&self, node: NodeId, page: &InventoryPage) -> Result<InventoryAnswer, ApiError> {
+        let path = format!("/nodes/{node}/inventory");
+        self.0.post(&path, page, CALL_TIMEOUT).await
+    }
+
+    /// Answers what the catalogue asked about a page.
+    ///
+    /// # Errors
+    /// As [`MetadataClient::inventory`].
+    pub async fn inventory_details(
+        &self,
+        node: NodeId,
+        details: &InventoryDetails,
+    ) -> Result<InventoryAnswer, ApiError> {
+        let path = format!("/nodes/{node}/inventory/details");
+        self.0.post(&path, details, CALL_TIMEOUT).await
     }
 
     /// # Errors

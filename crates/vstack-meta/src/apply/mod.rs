@@ -2,6 +2,7 @@
 
 pub(crate) mod chunks;
 mod import;
+mod lost;
 pub(crate) mod nodes;
 mod states;
 pub(crate) mod videos;
@@ -49,6 +50,11 @@ pub(crate) fn apply(connection: &Connection, command: &Cmd) -> Result<Reply, Met
             videos::catalogue_saved(connection, *chunk, *unsaved, *now).map(done)
         }
         Cmd::CaughtUp { to } => caught_up(connection, *to).map(done),
+        Cmd::LoseParts {
+            node,
+            incarnation,
+            objects,
+        } => lost::lose_parts(connection, (*node, *incarnation), objects).map(Reply::Lost),
         Cmd::CollectDone { objects } => collect_done(connection, objects).map(done),
         Cmd::CollectLater { objects, not_before } => {
             collect_done(connection, objects)?;

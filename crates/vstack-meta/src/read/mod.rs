@@ -1,6 +1,7 @@
 //! What can be asked of the catalogue. Reads see the state after the last durable transaction.
 
 pub(crate) mod chunks;
+pub(crate) mod inventory;
 pub(crate) mod library;
 pub(crate) mod nodes;
 pub(crate) mod videos;
@@ -13,6 +14,7 @@ use crate::command::Collectable;
 use crate::error::MetaError;
 
 pub use chunks::{ChunkRecord, UnderReplicated};
+pub use inventory::{InventoryQuery, InventoryView, Losses};
 pub use library::{Library, LibraryOrder, LibraryPage, LibraryQuery};
 pub use nodes::NodeRecord;
 pub use videos::{ManifestSource, Unsaved, VideoRecord};

@@ -8,6 +8,7 @@ mod consensus;
 mod fetch;
 mod finalize;
 mod input;
+mod inventory;
 mod manifest;
 mod nodes;
 mod placement;
@@ -121,6 +122,8 @@ fn routes(metadata: Arc<Metadata>) -> Router {
         .route("/nodes/healthy", get(nodes::healthy))
         .route("/nodes/{node_id}", get(nodes::show))
         .route("/nodes/{node_id}/heartbeat", post(nodes::heartbeat))
+        .route("/nodes/{node_id}/inventory", post(inventory::page))
+        .route("/nodes/{node_id}/inventory/details", post(inventory::details))
         .route("/nodes/{node_id}/{action}", post(nodes::change))
         .route("/uploaders", get(nodes::uploaders))
         .route("/uploaders/heartbeat", post(nodes::uploader_heartbeat))

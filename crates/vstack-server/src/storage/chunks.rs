@@ -364,7 +364,12 @@ pub(super) async fn delete(State(node): State<Arc<Node>>, request: Request) -> A
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-fn ordered_removal(node: &Node, chunk: ChunkId, ballot: Ballot, order: &DeleteOrder) -> Answer<Removal> {
+pub(super) fn ordered_removal(
+    node: &Node,
+    chunk: ChunkId,
+    ballot: Ballot,
+    order: &DeleteOrder,
+) -> Answer<Removal> {
     if !order.verifies(&node.grant_key) {
         return Err(refuse(
             ErrorCode::BadSignature,

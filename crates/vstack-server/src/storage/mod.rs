@@ -10,6 +10,7 @@ mod chunks;
 mod conditions;
 mod counters;
 mod heartbeat;
+mod inventory;
 mod load;
 mod prepare;
 mod receive;
@@ -22,12 +23,13 @@ mod tests;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 use vstack_api::wire::{DISK_USAGE_HEADER, EGRESS_HEADER, IN_FLIGHT_HEADER, NODE_ID_HEADER, StorageHealth};
 use vstack_core::keys::ClusterKey;
@@ -56,6 +58,8 @@ pub struct StorageConfig {
     pub reserve_bytes: Option<u64>,
     /// Largest superblock; 1 GiB if not given. Each open one reserves this much of the disk.
     pub superblock_bytes: Option<u64>,
+    /// How often the catalogue is told what is here, after the time at the start.
+    pub inventory_period: Duration,
     pub limits: ConnectionLimits,
 }
 
@@ -71,6 +75,7 @@ impl StorageConfig {
             public_url: None,
             reserve_bytes: None,
             superblock_bytes: None,
+            inventory_period: inventory::PERIOD,
             limits: ConnectionLimits::default(),
         }
     }
@@ -114,7 +119,8 @@ pub async fn start(config: StorageConfig) -> Result<Running, StartError> {
         .public_url
         .clone()
         .unwrap_or_else(|| format!("http://{address}"));
-    let node = Arc::new(Node::new(store, &config.cluster_key, url, config.limits.body));
+    let node = Node::new(store, &config.cluster_key, url, config.limits.body);
+    let node = Arc::new(node.knowing(config.metadata_url.as_deref()));
     let stop = CancellationToken::new();
     if let Some(metadata_url) = &config.metadata_url {
         tokio::spawn(heartbeat::run(
@@ -122,6 +128,8 @@ pub async fn start(config: StorageConfig) -> Result<Running, StartError> {
             metadata_url.clone(),
             stop.clone(),
         ));
+        let telling = inventory::run(Arc::clone(&node), config.inventory_period, stop.clone());
+        tokio::spawn(telling);
     }
     let node_id = node.node_id();
     let metrics = Metrics::new();
@@ -141,6 +149,7 @@ fn routes(node: Arc<Node>) -> Router {
         .delete(chunks::delete);
     Router::new()
         .route("/chunk/{*rest}", chunks)
+        .route("/inventory", post(inventory::order))
         .route("/ping", get(ping))
         .route("/health", get(health))
         .with_state(node)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Semaphore;
-use vstack_api::ErrorCode;
+use vstack_api::{ErrorCode, MetadataClient};
 use vstack_core::ballot::Ballot;
 use vstack_core::digest::{ChunkDigest, Sha256Digest};
 use vstack_core::id::{ChunkId, NodeId};
@@ -33,6 +33,8 @@ const UNREADABLE: ChunkDigest = ChunkDigest {
 pub(super) struct Node {
     pub(super) store: Store,
     pub(super) url: String,
+    /// Where inventories go; none without it.
+    pub(super) catalogue: Option<MetadataClient>,
     pub(super) load: Load,
     /// Of bodies that arrived whole.
     pub(super) received_bytes: Counter,
@@ -55,6 +57,7 @@ impl Node {
         Self {
             store,
             url,
+            catalogue: None,
             load: Load::default(),
             received_bytes: Counter::default(),
             body_budget: Arc::new(Semaphore::new(BODY_BUDGET_MIB)),
@@ -64,6 +67,14 @@ impl Node {
             fence: Mutex::default(),
             disk_usage,
             started: now,
+        }
+    }
+
+    /// The same, knowing its catalogue.
+    pub(super) fn knowing(self, metadata_url: Option<&str>) -> Self {
+        Self {
+            catalogue: metadata_url.map(MetadataClient::new),
+            ..self
         }
     }
 

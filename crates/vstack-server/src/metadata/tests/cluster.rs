@@ -55,7 +55,15 @@ async fn start_node(folder: &Path, number: usize, metadata_url: &str) -> Running
         superblock_bytes: Some(64 << 20),
         ..StorageConfig::new(listen, folder.join(format!("node-{number}")), key())
     };
-    storage::start(config).await.expect("the node starts")
+    // A node that was stopped lets go of its folder a moment after it said goodbye.
+    let begin = Instant::now();
+    loop {
+        match storage::start(config.clone()).await {
+            Ok(node) => return node,
+            Err(error) => assert!(begin.elapsed() < DEADLINE, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 impl Cluster {
@@ -80,6 +88,12 @@ impl Cluster {
         }
         cluster.until_healthy(nodes).await;
         cluster
+    }
+
+    /// Starts the node of a folder that was stopped.
+    pub(super) async fn start_node(&mut self, number: usize) {
+        let node = start_node(self.folder.path(), number, &self.metadata.url).await;
+        self.nodes.insert(number, node);
     }
 
     pub(super) async fn stop(self) -> TempDir {

@@ -3,6 +3,7 @@
 mod bad_input;
 mod cluster;
 mod consensus;
+mod inventory;
 mod library;
 mod lifecycle;
 mod nodes;
