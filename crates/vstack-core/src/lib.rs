@@ -5,6 +5,7 @@
 
 pub mod ballot;
 pub mod digest;
+pub mod durability;
 pub mod id;
 pub mod keys;
 pub mod limits;
@@ -13,4 +14,6 @@ pub mod node;
 pub mod paxos;
 pub mod placement;
 pub mod popularity;
+pub mod redundancy;
+pub mod rendezvous;
 pub mod time;

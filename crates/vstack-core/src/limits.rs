@@ -48,6 +48,17 @@ pub const COLLECT_GRACE_MS: u64 = 60_000;
 pub const UNKNOWN_OBJECT_GRACE_MS: u64 = 24 * 3_600_000;
 /// A view counts half after this long: what was watched last week leads over what was watched last year.
 pub const VIEW_HALF_LIFE_MS: u64 = 7 * 24 * 3_600_000;
+/// Decayed views above which a video is kept as full copies.
+pub const HOT_ABOVE_VIEWS: f64 = 1000.0;
+/// A video is converted at most once within this.
+pub const CONVERSION_PERIOD_MS: u64 = 24 * 3_600_000;
+/// A new video stays replicated for this long: its first views come fast.
+pub const COOL_AFTER_MS: u64 = 24 * 3_600_000;
+/// Below this a video stays replicated: the saving is less than 1.4 MB, and each of its chunks would take three requests
+/// instead of one.
+pub const SMALL_VIDEO_BYTES: u64 = MIB;
+/// Parts of a node that is down are replaced after this: most nodes that go come back.
+pub const REPAIR_GRACE_MS: u64 = 10 * 60_000;
 /// A repeated call for one session counts once within this time. Sessions are hours long, retries take seconds.
 pub const VIEW_SESSION_KEPT_MS: u64 = 48 * 3_600_000;
 /// A video's catalogue object is written again at most this often while its placements change.

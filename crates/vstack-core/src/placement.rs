@@ -1,10 +1,10 @@
-//! Where a chunk lives, and which nodes a new one goes to.
+//! Where a chunk lives: what COMMIT decides. Which nodes a new one goes to: `rendezvous`.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ballot::Ballot;
 use crate::digest::{ChunkDigest, Sha256Digest};
-use crate::id::{ChunkId, Incarnation, NodeId, SHARD_COUNT};
+use crate::id::{NodeId, SHARD_COUNT};
 use crate::limits::{REPLICA_COUNT, REPLICA_MIN_ACK, SHARD_MIN_ACK};
 use crate::paxos::Target;
 
@@ -95,120 +95,10 @@ impl Placement {
     }
 }
 
-/// A node that could take a part.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Candidate {
-    pub node: NodeId,
-    pub incarnation: Incarnation,
-    /// Share of its disk that is free, 0 to 1. A node without room has no weight.
-    pub free_share: f64,
-}
-
-/// Picks `count` distinct nodes for `chunk` by weighted rendezvous hashing: each node draws a number from its id and
-/// the chunk's, scaled by its free space, and the highest win. Adding a node moves only what that node wins, and nodes
-/// with more room get proportionally more. Fewer than `count` come back when there are not enough.
-///
-/// Source: Schindelhauer and Schomaker, "Weighted distributed hash tables" (SPAA 2005), the logarithmic method.
-#[must_use]
-pub fn choose_nodes(chunk: ChunkId, candidates: &[Candidate], count: usize) -> Vec<NodeId> {
-    let mut drawn: Vec<(f64, NodeId)> = candidates
-        .iter()
-        .filter(|candidate| candidate.free_share > 0.0)
-        .map(|candidate| {
-            (
-                -candidate.free_share / draw(chunk, candidate.node).ln(),
-                candidate.node,
-            )
-        })
-        .collect();
-    drawn.sort_by(|(a, a_node), (b, b_node)| b.total_cmp(a).then(a_node.cmp(b_node)));
-    drawn.dedup_by_key(|(_, node)| *node);
-    drawn.into_iter().take(count).map(|(_, node)| node).collect()
-}
-
-/// A number in (0, 1) that chunk and node decide.
-fn draw(chunk: ChunkId, node: NodeId) -> f64 {
-    let mut state = 0;
-    for word in chunk
-        .whole()
-        .to_bytes()
-        .chunks_exact(8)
-        .chain(node.0.as_bytes().chunks_exact(8))
-    {
-        let word = word
-            .try_into()
-            .map(u64::from_be_bytes)
-            .expect("the pieces have 8 bytes");
-        state = mix(state ^ word);
-    }
-    // The upper 53 bits fill a double exactly; the half keeps it away from 0 and 1.
-    ((state >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-}
-
-/// The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): every input bit reaches every output bit.
-const fn mix(input: u64) -> u64 {
-    let mut z = input.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::VideoId;
-    use proptest::prelude::*;
-    use std::collections::{BTreeMap, BTreeSet};
     use uuid::Uuid;
-
-    fn candidate(number: u128, free_share: f64) -> Candidate {
-        Candidate {
-            node: NodeId(Uuid::from_u128(number)),
-            incarnation: Incarnation(Uuid::nil()),
-            free_share,
-        }
-    }
-
-    fn chunk(number: u32) -> ChunkId {
-        ChunkId::media(VideoId(Uuid::from_u128(77)), number)
-    }
-
-    proptest! {
-        #[test]
-        fn a_node_never_gets_two_parts_of_a_chunk(seq in any::<u32>(), free in prop::collection::vec(0.0f64..1.0, 0..9)) {
-            let nodes: Vec<_> = (0..).zip(&free).map(|(number, &free)| candidate(number, free)).collect();
-            let chosen = choose_nodes(chunk(seq), &nodes, 3);
-            prop_assert_eq!(chosen.iter().collect::<BTreeSet<_>>().len(), chosen.len());
-            prop_assert_eq!(chosen.len(), free.iter().filter(|&&free| free > 0.0).count().min(3));
-        }
-
-        #[test]
-        fn a_new_node_takes_parts_but_moves_none_between_the_others(seq in any::<u32>()) {
-            let before: Vec<_> = (0..5).map(|number| candidate(number, 0.5)).collect();
-            let mut after = before.clone();
-            after.push(candidate(99, 0.5));
-            let (old, new) = (choose_nodes(chunk(seq), &before, 3), choose_nodes(chunk(seq), &after, 3));
-            let added: Vec<_> = new.iter().filter(|node| !old.contains(node)).collect();
-            prop_assert!(added.is_empty() || added == [&NodeId(Uuid::from_u128(99))]);
-        }
-    }
-
-    #[test]
-    fn parts_spread_by_free_space_within_a_tenth() {
-        let nodes = [candidate(1, 0.2), candidate(2, 0.4), candidate(3, 0.4)];
-        let mut count = BTreeMap::new();
-        for seq in 0..20_000 {
-            *count.entry(choose_nodes(chunk(seq), &nodes, 1)[0]).or_insert(0.0) += 1.0;
-        }
-        for node in nodes {
-            let share = count[&node.node] / 20_000.0;
-            assert!(
-                (share / node.free_share - 1.0).abs() < 0.1,
-                "{share} of the parts for {} of the room",
-                node.free_share
-            );
-        }
-    }
 
     #[test]
     fn the_value_has_the_documented_json() {

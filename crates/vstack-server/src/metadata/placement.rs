@@ -6,7 +6,7 @@ use vstack_api::{ErrorCode, Problem};
 use vstack_core::id::{ChunkId, NodeId};
 use vstack_core::limits::{NODE_DEGRADED_AFTER_MS, REPLICA_COUNT};
 use vstack_core::node::NodeHealth;
-use vstack_core::placement::{Candidate, choose_nodes};
+use vstack_core::rendezvous::{Candidate, Domain, choose_beside, choose_nodes};
 use vstack_core::time::UnixMillis;
 use vstack_meta::NodeRecord;
 
@@ -53,7 +53,13 @@ impl<'a> Choice<'a> {
         );
         if chosen.len() < REPLICA_COUNT {
             let suspects = self.candidates(NodeHealth::Degraded, exclude);
-            chosen.extend(choose_nodes(chunk, &suspects, REPLICA_COUNT - chosen.len()));
+            let beside = self.domains(&chosen);
+            chosen.extend(choose_beside(
+                chunk,
+                &suspects,
+                REPLICA_COUNT - chosen.len(),
+                &beside,
+            ));
         }
         if chosen.len() >= min_ack {
             return Ok(chosen);
@@ -90,6 +96,12 @@ impl<'a> Choice<'a> {
         Err(Box::new(Problem::new(ErrorCode::NotEnoughNodes, detail)))
     }
 
+    fn domains(&self, chosen: &[NodeId]) -> Vec<Domain> {
+        let chosen = |node: &&NodeRecord| chosen.contains(&node.node);
+        let nodes = self.nodes.iter().filter(chosen);
+        nodes.map(|node| Domain::of_url(&node.url)).collect()
+    }
+
     fn candidates(&self, health: NodeHealth, exclude: &BTreeSet<NodeId>) -> Vec<Candidate> {
         let fits = |node: &&NodeRecord| {
             node.health(self.now) == health
@@ -100,8 +112,8 @@ impl<'a> Choice<'a> {
         };
         let candidate = |node: &NodeRecord| Candidate {
             node: node.node,
-            incarnation: node.incarnation,
-            free_share: (1.0 - node.disk_usage_percent / 100.0).clamp(0.0, 1.0),
+            room: (1.0 - node.disk_usage_percent / 100.0).clamp(0.0, 1.0),
+            domain: Domain::of_url(&node.url),
         };
         self.nodes.iter().filter(fits).map(candidate).collect()
     }
