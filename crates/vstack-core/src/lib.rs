@@ -14,6 +14,8 @@ pub mod node;
 pub mod paxos;
 pub mod placement;
 pub mod popularity;
+pub mod rebalance;
 pub mod redundancy;
 pub mod rendezvous;
+pub mod repair;
 pub mod time;

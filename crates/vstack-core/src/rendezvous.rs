@@ -177,7 +177,7 @@ mod tests {
         Candidate {
             node: NodeId(Uuid::from_u128(number)),
             room,
-            domain: Domain(number as u64),
+            domain: Domain::of(&number.to_string()),
         }
     }
 
