@@ -38,7 +38,7 @@ impl Purpose {
                  fonts-dejavu-core"
             }
             Self::Screen => "xvfb xauth dbus-x11 openbox imagemagick libgl1-mesa-dri at-spi2-core",
-            Self::Test => "curl xdotool wmctrl webkit2gtk-driver",
+            Self::Test => "curl xdotool wmctrl webkit2gtk-driver spin",
         }
     }
 }

@@ -20,6 +20,9 @@ pub(crate) fn run() -> Result<ExitCode> {
     runner(&mut tally, "Rust and end-to-end tests", rust_tests(&project))?;
     tally.check("power cuts", &prove::power_cut_short(&project)?);
     let passed = tally.close();
+    if !has_spin() {
+        say::text("SPIN NOT RUN: the Debian package spin is not here\n");
+    }
     corpus::report(&project.root);
     Ok(if passed {
         ExitCode::SUCCESS
@@ -50,6 +53,13 @@ fn rust_tests(project: &Project) -> Command {
     // The player's tests start a cluster with the binary of the same build.
     command.env("VSTACK_BIN", project.binary("vstack"));
     command
+}
+
+/// The model checker of the protocol's second specification.
+fn has_spin() -> bool {
+    let mut command = Command::new("spin");
+    command.arg("-V").stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok()
 }
 
 fn has_nextest(project: &Project) -> bool {
