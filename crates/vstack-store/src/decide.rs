@@ -78,6 +78,10 @@ impl Shared {
                 Ok(Some(already)) => answer(done, Ok(already)),
                 Err(refused) => answer(done, Err(refused)),
             },
+            Request::Between(work) => {
+                work();
+                None
+            }
         }
     }
 

@@ -69,6 +69,24 @@ impl FolderLock {
         Ok(lock)
     }
 
+    /// Makes sure that no process uses the folder while it is looked at, without changing anything.
+    pub(crate) fn look(disk: &dyn Disk, folder: &Path) -> Result<Self, StoreError> {
+        let path = folder.join("LOCK");
+        let fault = |operation| {
+            let path = &path;
+            move |error| DiskFault::new(operation, path, &error)
+        };
+        let file = disk.open(&path, OpenMode::Read).map_err(fault("open"))?;
+        let (pid, epoch) = read_lock(&*file).map_err(fault("read"))?;
+        if !file.try_lock().map_err(fault("lock"))? {
+            return Err(StoreError::Locked {
+                path: folder.to_owned(),
+                pid,
+            });
+        }
+        Ok(Self { file, epoch })
+    }
+
     pub(crate) const fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -108,13 +126,16 @@ fn read_lock(file: &dyn DiskFile) -> std::io::Result<(String, u64)> {
     Ok((pid, field("boot_epoch ").unwrap_or(0)))
 }
 
+/// What `node.json` says: the node, its incarnation, its cluster.
+type Node = (NodeId, Incarnation, Option<Uuid>);
+
 /// Reads `node.json`, or formats the folder when it is new.
 pub(crate) fn load_or_format(
     disk: &dyn Disk,
     folder: &Path,
     has_superblocks: bool,
     options: &StoreOptions,
-) -> Result<(NodeId, Incarnation, Option<Uuid>), StoreError> {
+) -> Result<Node, StoreError> {
     let path = folder.join("node.json");
     let bad = |reason: String| StoreError::BadFolder {
         path: path.clone(),
@@ -129,6 +150,23 @@ pub(crate) fn load_or_format(
             return Err(bad("it is missing although the folder holds superblocks".into()));
         }
         Err(_) => format_folder(disk, folder, options)?,
+    };
+    checked(node, &path, options)
+}
+
+/// Reads `node.json` of a folder that was formatted before.
+pub(crate) fn load_node(disk: &dyn Disk, folder: &Path, options: &StoreOptions) -> Result<Node, StoreError> {
+    let path = folder.join("node.json");
+    let file = disk
+        .open(&path, OpenMode::Read)
+        .map_err(|error| DiskFault::new("open", &path, &error))?;
+    checked(read_node_file(&*file, &path)?, &path, options)
+}
+
+fn checked(node: NodeFile, path: &Path, options: &StoreOptions) -> Result<Node, StoreError> {
+    let bad = |reason: String| StoreError::BadFolder {
+        path: path.to_owned(),
+        reason,
     };
     if node.format_version != FORMAT_VERSION {
         return Err(bad(format!(
@@ -193,7 +231,12 @@ pub(crate) fn save_generation(disk: &dyn Disk, folder: &Path, generation: u64) -
 }
 
 /// Writes a small file so that after a crash either the old or the new content is there, whole.
-fn replace_file(disk: &dyn Disk, folder: &Path, name: &str, content: &[u8]) -> Result<(), DiskFault> {
+pub(crate) fn replace_file(
+    disk: &dyn Disk,
+    folder: &Path,
+    name: &str,
+    content: &[u8],
+) -> Result<(), DiskFault> {
     let path = folder.join(name);
     let temporary = folder.join(format!("{name}.tmp"));
     let fault = |error| DiskFault::new("write", &path, &error);

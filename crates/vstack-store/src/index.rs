@@ -5,13 +5,15 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
 use vstack_core::ballot::Ballot;
 use vstack_core::id::ChunkId;
 
-use crate::record::ObjectName;
+use crate::record::{MARK_LEN, ObjectName, data_record_len};
 
 /// What is known about an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ObjectState {
     /// On disk since an earlier boot; its SHA-256 has not been checked in this one.
     Unchecked,
@@ -48,13 +50,21 @@ impl Location {
         }
     }
 
-    pub(crate) const fn deleted() -> Self {
-        Self {
-            superblock: 0,
-            offset_words: 0,
-            size_bytes: 0,
-            state: ObjectState::Deleted,
-            by_reference: false,
+    /// Where a tombstone is.
+    pub(crate) fn tombstone(superblock: u32, offset: u64) -> Self {
+        Self::new(superblock, offset, 0, ObjectState::Deleted)
+    }
+
+    pub(crate) fn is_at(&self, superblock: u32, offset: u64) -> bool {
+        self.superblock == superblock && self.offset() == offset
+    }
+
+    /// Bytes of its file that the record takes. References count the bytes they share, too: until the name that these
+    /// were written under is deleted, a file looks fuller than it is.
+    fn record_len(&self) -> u64 {
+        match self.state {
+            ObjectState::Deleted => u64::from(MARK_LEN),
+            _ => u64::from(data_record_len(self.size_bytes)),
         }
     }
 
@@ -78,6 +88,15 @@ pub(crate) struct Index {
     live: u64,
     live_bytes: u64,
     corrupt: u64,
+    files: BTreeMap<u32, FileUse>,
+}
+
+/// What the index names in one superblock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct FileUse {
+    pub(crate) entries: u64,
+    /// Of their records.
+    pub(crate) bytes: u64,
 }
 
 impl Index {
@@ -128,10 +147,36 @@ impl Index {
             .unwrap_or(0)
     }
 
+    /// Entries, tombstones included.
+    pub(crate) fn len(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    pub(crate) fn file_use(&self, superblock: u32) -> FileUse {
+        self.files.get(&superblock).copied().unwrap_or_default()
+    }
+
+    /// Forgets a tombstone that nothing needs any more.
+    pub(crate) fn forget(&mut self, name: ObjectName) {
+        if let Some(old) = self.entries.remove(&name) {
+            self.count(old, false);
+        }
+    }
+
+    /// Up to `limit` entries after `after`, in order.
+    pub(crate) fn after(&self, after: Option<ObjectName>, limit: usize) -> Vec<(ObjectName, Location)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        let entries = self.entries.range((from, Unbounded)).take(limit);
+        entries.map(|(name, location)| (*name, *location)).collect()
+    }
+
     /// Sets an object's entry. A tombstone stays: names are never reused.
     pub(crate) fn set(&mut self, name: ObjectName, location: Location) {
         match self.entries.get(&name).copied() {
-            Some(old) if old.state == ObjectState::Deleted => return,
+            Some(old) if old.state == ObjectState::Deleted && location.state != ObjectState::Deleted => {
+                return;
+            }
             Some(old) => self.count(old, false),
             None => {}
         }
@@ -151,6 +196,14 @@ impl Index {
     }
 
     fn count(&mut self, location: Location, add: bool) {
+        let file = self.files.entry(location.superblock).or_default();
+        if add {
+            file.entries += 1;
+            file.bytes += location.record_len();
+        } else {
+            file.entries -= 1;
+            file.bytes -= location.record_len();
+        }
         if location.state == ObjectState::Deleted {
             return;
         }
@@ -167,11 +220,9 @@ impl Index {
         }
     }
 
-    /// Up to `limit` entries after `after`, in order, tombstones included.
+    /// As [`Index::after`], for the outside.
     pub(crate) fn page(&self, after: Option<ObjectName>, limit: usize) -> Vec<ObjectEntry> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let from = after.map_or(Unbounded, Excluded);
-        let entries = self.entries.range((from, Unbounded)).take(limit);
+        let entries = self.after(after, limit).into_iter();
         entries
             .map(|(name, location)| ObjectEntry {
                 chunk: name.chunk,
@@ -216,7 +267,7 @@ mod tests {
             index.highest(name(1, 0).chunk).map(|(ballot, _)| ballot.number()),
             Some(5)
         );
-        index.set(name(1, 5), Location::deleted());
+        index.set(name(1, 5), Location::tombstone(0, 0));
         assert_eq!(
             index.highest(name(1, 0).chunk).map(|(ballot, _)| ballot.number()),
             Some(3)
@@ -227,7 +278,7 @@ mod tests {
     #[test]
     fn a_tombstone_stays() {
         let mut index = Index::default();
-        index.set(name(1, 0), Location::deleted());
+        index.set(name(1, 0), Location::tombstone(0, 0));
         index.set(name(1, 0), at(4096, ObjectState::Checked));
         assert_eq!(
             index.get(name(1, 0)).map(|location| location.state),

@@ -10,13 +10,17 @@
 //! - *not found*, *corrupt* and *unavailable* are three different answers ([`ErrorKind`]);
 //! - a file that failed a write or a sync is never written or synced again.
 //!
-//! Synchronous, without an async runtime; time and randomness come in by [`StoreOptions`]. Left out: index snapshots,
-//! compaction and scrub, which read and write the same formats.
+//! Synchronous, without an async runtime; time and randomness come in by [`StoreOptions`]. The housekeeping (compaction,
+//! scrub, snapshots) is made of small steps that the caller paces.
 
 mod batch;
+mod close;
+mod compact;
 mod decide;
 pub mod disk;
 mod error;
+mod footer;
+mod fsck;
 mod heal;
 mod identity;
 mod index;
@@ -28,12 +32,17 @@ mod scan;
 mod shared;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod snapshot;
 mod stepped;
 mod store;
 pub mod superblock;
+mod upkeep;
+mod verify;
 mod writer;
 
+pub use compact::{Compacted, Compaction, CompactionStep, Forgettable};
 pub use error::{DiskFault, ErrorKind, StoreError};
+pub use fsck::{CheckDepth, Checkup, Damaged, IndexLine, fsck, read_index};
 pub use identity::Identity;
 pub use index::{ObjectEntry, ObjectState};
 pub use read::{ObjectReader, ObjectStat};

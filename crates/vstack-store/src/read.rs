@@ -163,10 +163,33 @@ impl Shared {
         Ok(self.place(name, location)?.header.digest())
     }
 
+    /// Looks again where a compaction has moved the object between the look into the index and the read: what was found
+    /// at its old place is no damage.
+    fn at_its_place<T>(
+        &self,
+        chunk: ChunkId,
+        ballot: Option<Ballot>,
+        read: impl Fn(ObjectName, Location) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        loop {
+            let (name, location) = self.locate(chunk, ballot)?;
+            refuse_corrupt(name, location)?;
+            let result = read(name, location);
+            let moved = || {
+                let now = self.index().get(name);
+                now.is_some_and(|now| !now.is_at(location.superblock, location.offset()))
+            };
+            match result {
+                Err(StoreError::Corrupt { .. }) if moved() => {}
+                result => return result,
+            }
+        }
+    }
+
     pub(crate) fn stat(&self, chunk: ChunkId, ballot: Option<Ballot>) -> Result<ObjectStat, StoreError> {
-        let (name, location) = self.locate(chunk, ballot)?;
-        refuse_corrupt(name, location)?;
-        let header = self.place(name, location)?.header;
+        let (name, header) = self.at_its_place(chunk, ballot, |name, location| {
+            Ok((name, self.place(name, location)?.header))
+        })?;
         Ok(ObjectStat {
             chunk,
             ballot: name.ballot,
@@ -200,8 +223,10 @@ impl ObjectReader {
         chunk: ChunkId,
         ballot: Option<Ballot>,
     ) -> Result<Self, StoreError> {
-        let (name, location) = shared.locate(chunk, ballot)?;
-        refuse_corrupt(name, location)?;
+        shared.at_its_place(chunk, ballot, |name, location| Self::at(shared, name, location))
+    }
+
+    fn at(shared: &Arc<Shared>, name: ObjectName, location: Location) -> Result<Self, StoreError> {
         let place = shared.place(name, location)?;
         let leaf_crcs = read_leaf_crcs(&place).map_err(|fault| shared.read_error(name, location, fault))?;
         let reader = Self {

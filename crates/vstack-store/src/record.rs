@@ -6,11 +6,11 @@
 //! |---|---|---|
 //! | 0 | 4 | magic `VSR1` |
 //! | 4 | 1 | kind: 1 data, 2 tombstone, 3 seal, 4 watermark, 5 padding, 6 reference |
-//! | 5 | 1 | flags: the reason of a tombstone, 0 otherwise |
+//! | 5 | 1 | flags: the reason of a tombstone; 1 on a data record whose object is lost; 0 otherwise |
 //! | 6 | 2 | header version, 1 |
 //! | 8 | 32 | key: the 24 bytes of the `ChunkId`, then 8 zero; all zero for kinds 3 to 5 |
 //! | 40 | 8 | ballot |
-//! | 48 | 4 | body length: object bytes of a data record, 80 of a reference, 0 of the others |
+//! | 48 | 4 | body length: object bytes of a data record, 80 of a reference, the footer of a seal, 0 of the others |
 //! | 52 | 4 | record length: from this header to the next record |
 //! | 56 | 8 | position of this header in its file XOR the file's salt |
 //! | 64 | 8 | length of the file known to be synced when this record was built |
@@ -22,7 +22,9 @@
 //! | 152 | | body |
 //!
 //! Body of a data record: the object, zeros to a multiple of 8, the CRC32C of each 64 KiB leaf (4 bytes each), zeros to
-//! a multiple of 8. Body of a reference: see [`Reference`]. Padding fills a batch up to the next multiple of 4096.
+//! a multiple of 8. Body of a reference: see [`Reference`]. Body of a seal: the footer index (`footer.rs`), or nothing in
+//! files of the first version. A *lost* data record has no body: compaction leaves it where an object was damaged, so that
+//! its name stays known and its bytes can be put again. Padding fills a batch up to the next multiple of 4096.
 //!
 //! A header counts only at its own place in its own file: the salted position kills misdirected writes, stale bytes of
 //! a recycled area, and payloads that contain a record on purpose.
@@ -44,6 +46,11 @@ pub const BATCH_ALIGN: u64 = 4096;
 pub const MAGIC: [u8; 4] = *b"VSR1";
 const HEADER_VERSION: u16 = 1;
 const CRC_AT: usize = 148;
+
+/// Flag of a data record without its object.
+pub const FLAG_LOST: u8 = 1;
+/// The largest body of a seal. A file of so many small records is scanned at the start instead.
+pub const MAX_FOOTER_BYTES: u32 = 64 << 20;
 
 /// What a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -199,18 +206,26 @@ impl RecordHeader {
         header.check_lengths().map(|()| header)
     }
 
+    /// Whether the object of this data record is lost.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.kind == RecordKind::Data && self.flags == FLAG_LOST
+    }
+
     fn check_lengths(&self) -> Result<(), HeaderFault> {
         let expected = match self.kind {
             RecordKind::Data if u64::from(self.body_len) > MAX_CHUNK_BYTES => {
                 return Err(HeaderFault::Fields("larger than any chunk"));
             }
+            RecordKind::Data if self.is_lost() => MARK_LEN,
             RecordKind::Data => data_record_len(self.body_len),
             RecordKind::Reference if self.body_len as usize != Reference::LEN => {
                 return Err(HeaderFault::Fields("length of a reference"));
             }
             RecordKind::Reference => REFERENCE_RECORD_LEN,
             RecordKind::Padding => padding_len_ok(self.record_len)?,
-            RecordKind::Tombstone | RecordKind::Seal | RecordKind::Watermark => MARK_LEN,
+            RecordKind::Seal => seal_len(self.body_len)?,
+            RecordKind::Tombstone | RecordKind::Watermark => MARK_LEN,
         };
         if self.record_len == expected {
             Ok(())
@@ -227,6 +242,19 @@ fn padding_len_ok(record_len: u32) -> Result<u32, HeaderFault> {
         Ok(record_len)
     } else {
         Err(HeaderFault::Fields("padding length"))
+    }
+}
+
+/// A seal with a footer fills whole blocks, so that the footer is found from the end of the file.
+fn seal_len(body_len: u32) -> Result<u32, HeaderFault> {
+    if body_len > MAX_FOOTER_BYTES {
+        return Err(HeaderFault::Fields("larger than any footer"));
+    }
+    let record_len = MARK_LEN + body_len;
+    if body_len == 0 || u64::from(record_len).is_multiple_of(BATCH_ALIGN) {
+        Ok(record_len)
+    } else {
+        Err(HeaderFault::Fields("length of a footer"))
     }
 }
 
@@ -401,8 +429,14 @@ mod tests {
                 RecordKind::Data => (len, data_record_len(len)),
                 RecordKind::Reference => (80, REFERENCE_RECORD_LEN),
                 RecordKind::Padding => (0, MARK_LEN + len % 4000 / 8 * 8),
+                RecordKind::Seal => {
+                    let record_len = (1 + len % 1000) * 4096;
+                    (record_len - MARK_LEN, record_len)
+                }
                 _ => (0, MARK_LEN),
             };
+            let lost = kind == RecordKind::Data && flags == FLAG_LOST;
+            let record_len = if lost { MARK_LEN } else { record_len };
             RecordHeader {
                 kind,
                 flags,

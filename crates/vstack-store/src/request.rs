@@ -65,12 +65,16 @@ pub(crate) enum Request {
         reason: DeleteReason,
         done: Done<DeleteDone>,
     },
+    /// Something that must not happen while a batch is between its decisions and its publishing.
+    Between(Box<dyn FnOnce() + Send>),
 }
 
 impl Request {
-    pub(crate) const fn chunk(&self) -> ChunkId {
+    /// The chunk that it is about.
+    pub(crate) const fn chunk(&self) -> Option<ChunkId> {
         match self {
-            Self::Put { name, .. } | Self::Adopt { name, .. } | Self::Delete { name, .. } => name.chunk,
+            Self::Put { name, .. } | Self::Adopt { name, .. } | Self::Delete { name, .. } => Some(name.chunk),
+            Self::Between(_) => None,
         }
     }
 }

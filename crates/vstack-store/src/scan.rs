@@ -17,6 +17,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::disk::{DiskFile, read_exact, read_up_to};
+use crate::footer;
 use crate::heal::heal;
 use crate::record::{
     BATCH_ALIGN, HEADER_LEN, MAGIC, RecordHeader, RecordKind, Reference, data_tail, leaf_crcs,
@@ -38,6 +39,20 @@ pub(crate) struct Found {
 impl Found {
     const fn end(&self) -> u64 {
         self.position + self.header.record_len as u64
+    }
+
+    /// The record with what it refers to.
+    pub(crate) fn with_reference(&self, file: &dyn DiskFile) -> footer::Entry {
+        let mut body = [0; Reference::LEN];
+        let reference = (self.header.kind == RecordKind::Reference)
+            .then(|| read_exact(file, &mut body, self.position + HEADER_LEN as u64).ok())
+            .flatten()
+            .and_then(|()| Reference::decode(&body));
+        footer::Entry {
+            position: self.position,
+            header: self.header,
+            reference,
+        }
     }
 }
 
@@ -63,9 +78,21 @@ pub(crate) struct Scan {
 impl Scan {
     /// Whether the writer may go on at [`Scan::end`].
     pub(crate) fn appendable(&self) -> bool {
-        let clean =
-            self.bad.is_empty() && !self.read_errors && !self.records.iter().any(|record| record.damaged);
-        clean && !self.sealed && self.sync_error.is_none() && self.end.is_multiple_of(BATCH_ALIGN)
+        self.is_sound() && !self.sealed && self.sync_error.is_none() && self.end.is_multiple_of(BATCH_ALIGN)
+    }
+
+    /// Whether every byte up to [`Scan::end`] could be read as a record.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.bad.is_empty() && !self.read_errors && !self.records.iter().any(|record| record.damaged)
+    }
+
+    /// The moves in the footer of a sealed superblock that was scanned all the same.
+    pub(crate) fn moves(&self, file: &dyn DiskFile, salt: u64) -> Option<footer::Moves> {
+        let seal = self
+            .records
+            .iter()
+            .find(|record| record.header.kind == RecordKind::Seal && record.header.body_len > 0)?;
+        Some(read_footer(file, seal, salt).ok()??.moves)
     }
 }
 
@@ -113,13 +140,26 @@ pub(crate) fn scan(file: &dyn DiskFile, salt: u64, extent: Extent) -> io::Result
         window.forget();
         walk.go_on(&mut window, salt, durable);
     }
-    let mut read_errors = window.read_errors;
+    let mut scan = finish(file, salt, walk, window.read_errors, limit, durable);
+    scan.sync_error = sync_error;
+    Ok(scan)
+}
+
+/// Checks the bodies of the last batch and divides what failed.
+fn finish(
+    file: &dyn DiskFile,
+    salt: u64,
+    mut walk: Walk,
+    mut read_errors: bool,
+    limit: u64,
+    durable: u64,
+) -> Scan {
     for record in walk
         .records
         .iter_mut()
         .filter(|record| record.end() > durable.min(limit))
     {
-        match body_is_intact(file, record, limit) {
+        match body_is_intact(file, salt, record, limit) {
             Ok(intact) => record.damaged = !intact,
             // Not a word about the bytes: the first read will tell.
             Err(_) => read_errors = true,
@@ -130,11 +170,20 @@ pub(crate) fn scan(file: &dyn DiskFile, salt: u64, extent: Extent) -> io::Result
         durable,
         end: limit,
         read_errors,
-        sync_error,
         ..Scan::default()
     };
     scan.sort_out(walk.bad, limit);
-    Ok(scan)
+    scan
+}
+
+/// As [`scan`], without a sync: for a look that changes nothing. What it says about the last batch is what the next start
+/// will find if no power cut comes in between.
+pub(crate) fn scan_unsynced(file: &dyn DiskFile, salt: u64, extent: Extent) -> Scan {
+    let limit = extent.abandoned_at.map_or(extent.len, |at| at.min(extent.len));
+    let mut window = Window::new(file, limit);
+    let walk = Walk::all(&mut window, salt);
+    let durable = walk.durable().max(extent.abandoned_at.unwrap_or(0));
+    finish(file, salt, walk, window.read_errors, limit, durable)
 }
 
 impl Scan {
@@ -236,12 +285,14 @@ impl Walk {
     }
 }
 
-fn body_is_intact(file: &dyn DiskFile, record: &Found, limit: u64) -> io::Result<bool> {
+fn body_is_intact(file: &dyn DiskFile, salt: u64, record: &Found, limit: u64) -> io::Result<bool> {
     if record.end() > limit {
         return Ok(false);
     }
     match record.header.kind {
+        RecordKind::Data if record.header.is_lost() => Ok(true),
         RecordKind::Data => data_is_intact(file, record),
+        RecordKind::Seal if record.header.body_len > 0 => Ok(read_footer(file, record, salt)?.is_some()),
         RecordKind::Reference => {
             let mut body = [0; Reference::LEN];
             read_exact(file, &mut body, record.position + HEADER_LEN as u64)?;
@@ -249,6 +300,12 @@ fn body_is_intact(file: &dyn DiskFile, record: &Found, limit: u64) -> io::Result
         }
         _ => Ok(true),
     }
+}
+
+fn read_footer(file: &dyn DiskFile, seal: &Found, salt: u64) -> io::Result<Option<footer::Footer>> {
+    let mut body = vec![0; seal.header.body_len as usize];
+    read_exact(file, &mut body, seal.position + HEADER_LEN as u64)?;
+    Ok(footer::decode(&body, seal.position, salt))
 }
 
 /// Checks the leaf checksums of one object; at most 64 MiB, and only for the last batch of a file.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,18 +15,24 @@ use crate::error::{DiskFault, StoreError};
 use crate::identity::{Identity, save_generation};
 use crate::index::Index;
 use crate::superblock::Superblock;
+use crate::upkeep::Upkeep;
 
 /// Room on the disk that writes may not touch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Reserve {
+    /// 5 % of the disk or two superblocks, whichever is more: below that a compaction could no longer make room.
+    Standard,
     /// Share of the whole disk, 0 to 100.
     Percent(f64),
     Bytes(u64),
 }
 
 impl Reserve {
-    fn bytes(self, space: DiskSpace) -> u64 {
+    fn bytes(self, space: DiskSpace, superblock_bytes: u64) -> u64 {
         match self {
+            Self::Standard => Self::Percent(5.0)
+                .bytes(space, superblock_bytes)
+                .max(superblock_bytes.saturating_mul(2)),
             Self::Bytes(bytes) => bytes,
             Self::Percent(percent) => {
                 let total = space.used_bytes.saturating_add(space.available_bytes);
@@ -48,7 +54,7 @@ impl Reserve {
 pub struct StoreOptions {
     /// A superblock that would grow past this is closed and a new one begun. 1 GiB; at most 16 GiB.
     pub superblock_bytes: u64,
-    /// Writes that would leave less than this are refused. 5 %.
+    /// Writes that would leave less than this are refused. 5 % or two superblocks.
     pub reserve: Reserve,
     /// Silence after which the store notes on disk how much of the file is synced. 100 ms.
     pub idle_watermark: Duration,
@@ -70,7 +76,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             superblock_bytes: SUPERBLOCK_BYTES,
-            reserve: Reserve::Percent(5.0),
+            reserve: Reserve::Standard,
             idle_watermark: Duration::from_millis(100),
             cluster_id: None,
             disk: Arc::new(RealDisk),
@@ -119,6 +125,8 @@ pub struct StoreStats {
     pub batches: u64,
     /// Requests in those batches.
     pub batched_requests: u64,
+    /// Errors of the disk since the start, besides that it is full.
+    pub disk_errors: u64,
     /// Why no writes are taken any more.
     pub read_only: Option<DiskFault>,
 }
@@ -138,6 +146,7 @@ pub(crate) struct Shared {
     read_only: RwLock<Option<DiskFault>>,
     /// Highest generation of the catalogue that this node has seen; never below what the disk remembers.
     generation: RwLock<u64>,
+    pub(crate) upkeep: Upkeep,
 }
 
 // A panic of the writer ends the process and a panic of a reader happens outside of these locks, so a poisoned lock
@@ -171,6 +180,7 @@ impl Shared {
             superblocks: RwLock::new(superblocks),
             read_only: RwLock::new(None),
             generation: RwLock::new(generation),
+            upkeep: Upkeep::default(),
         }
     }
 
@@ -184,6 +194,20 @@ impl Shared {
 
     pub(crate) fn superblock(&self, number: u32) -> Option<Arc<Superblock>> {
         reading(&self.superblocks).get(&number).cloned()
+    }
+
+    /// All superblocks in the order of their numbers.
+    pub(crate) fn superblocks(&self) -> Vec<Arc<Superblock>> {
+        reading(&self.superblocks).values().cloned().collect()
+    }
+
+    /// The node's folder.
+    pub(crate) fn folder(&self) -> &Path {
+        self.data.parent().unwrap_or(&self.data)
+    }
+
+    pub(crate) fn remove_superblock(&self, number: u32) {
+        writing(&self.superblocks).remove(&number);
     }
 
     pub(crate) fn add_superblock(&self, superblock: Arc<Superblock>) {
@@ -209,11 +233,15 @@ impl Shared {
         }
         let mut highest = writing(&self.generation);
         if generation > *highest {
-            let folder = self.data.parent().unwrap_or(&self.data);
-            save_generation(&*self.options.disk, folder, generation)?;
+            save_generation(&*self.options.disk, self.folder(), generation)?;
             *highest = generation;
         }
         Ok(())
+    }
+
+    pub(crate) fn reserve_bytes(&self, space: DiskSpace) -> u64 {
+        let superblock_bytes = self.options.superblock_limit();
+        self.options.reserve.bytes(space, superblock_bytes)
     }
 
     pub(crate) fn space(&self) -> Result<DiskSpace, DiskFault> {
@@ -229,7 +257,7 @@ impl Shared {
             return Err(StoreError::ReadOnly(fault));
         }
         let space = self.space()?;
-        let reserve_bytes = self.options.reserve.bytes(space);
+        let reserve_bytes = self.reserve_bytes(space);
         if space.available_bytes < reserve_bytes.saturating_add(bytes) {
             return Err(StoreError::Full {
                 available_bytes: space.available_bytes,
@@ -250,7 +278,7 @@ impl Shared {
         });
         StoreError::Full {
             available_bytes: space.available_bytes,
-            reserve_bytes: self.options.reserve.bytes(space),
+            reserve_bytes: self.reserve_bytes(space),
         }
     }
 
@@ -266,6 +294,7 @@ impl Shared {
             disk_available_bytes: space.map_or(0, |space| space.available_bytes),
             batches: self.batches.load(Ordering::Relaxed),
             batched_requests: self.batched_requests.load(Ordering::Relaxed),
+            disk_errors: self.upkeep.error_count(),
             read_only: self.read_only(),
         }
     }

@@ -364,7 +364,11 @@ impl Store {
         self.inner.shared.identity
     }
 
-    fn send(&self, request: Request) {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
+    pub(crate) fn send(&self, request: Request) {
         let requests = self.inner.requests.lock().unwrap_or_else(PoisonError::into_inner);
         let unsent = match requests.as_ref() {
             Some(requests) => requests.send(request).err().map(|unsent| unsent.0),
@@ -372,7 +376,7 @@ impl Store {
         };
         drop(requests);
         match unsent {
-            None => {}
+            None | Some(Request::Between(_)) => {}
             Some(Request::Put { done, .. } | Request::Adopt { done, .. }) => done(Err(StoreError::Stopped)),
             Some(Request::Delete { done, .. }) => done(Err(StoreError::Stopped)),
         }

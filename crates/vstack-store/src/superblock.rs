@@ -24,6 +24,7 @@
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use uuid::Uuid;
 use vstack_core::id::NodeId;
@@ -132,6 +133,59 @@ pub(crate) struct Superblock {
     pub(crate) header: SuperblockHeader,
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn DiskFile>,
+    /// Length of it that counts; grows while it is written.
+    durable: AtomicU64,
+    /// Nothing is appended any more.
+    closed: AtomicBool,
+    /// Some of its records cannot be read.
+    damaged: AtomicBool,
+}
+
+impl Superblock {
+    /// A superblock that is open for writing, or not yet read.
+    pub(crate) fn new(header: SuperblockHeader, path: PathBuf, file: Arc<dyn DiskFile>) -> Self {
+        Self {
+            header,
+            path,
+            file,
+            durable: AtomicU64::new(SUPERBLOCK_HEADER_LEN as u64),
+            closed: AtomicBool::new(false),
+            damaged: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// Notes the new length, once the index shows what is in it.
+    pub(crate) fn grow(&self, durable: u64) {
+        self.durable.store(durable, Ordering::Release);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Nothing will be appended; `durable` bytes count.
+    pub(crate) fn close(&self, durable: u64) {
+        self.grow(durable);
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// The writer goes on in it.
+    pub(crate) fn reopen(&self, durable: u64) {
+        self.grow(durable);
+        self.closed.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_damage(&self) {
+        self.damaged.store(true, Ordering::Relaxed);
+    }
 }
 
 /// `superblock_000007.dat`
@@ -155,26 +209,31 @@ pub(crate) fn create(
 ) -> Result<Superblock, DiskFault> {
     let path = folder.join(file_name(header.number));
     let temporary = path.with_extension("dat.tmp");
-    let step = |operation| move |error: &std::io::Error, at: &Path| DiskFault::new(operation, at, error);
-    let created = (|| {
-        let at = |operation| {
-            let temporary = &temporary;
-            move |error| step(operation)(&error, temporary)
-        };
-        let file = disk
-            .open(&temporary, OpenMode::CreateEmpty)
-            .map_err(at("create"))?;
-        file.fallocate(preallocate).map_err(at("reserve room for"))?;
-        write_all(&*file, &mut [IoSlice::new(&header.encode())], 0).map_err(at("write"))?;
-        file.fsync().map_err(at("sync"))?;
-        disk.rename(&temporary, &path).map_err(at("rename"))?;
+    let created = create_at(disk, &temporary, &header, preallocate).and_then(|file| {
+        let renamed = disk.rename(&temporary, &path);
+        renamed.map_err(|error| DiskFault::new("rename", &temporary, &error))?;
         Ok(file)
-    })();
+    });
     // Only a name without acknowledged content is removed here; if that fails too, the next start does it.
     let file = created.inspect_err(|_: &DiskFault| drop(disk.remove(&temporary)))?;
     disk.fsync_dir(folder)
-        .map_err(|error| step("sync")(&error, folder))?;
-    Ok(Superblock { header, path, file })
+        .map_err(|error| DiskFault::new("sync", folder, &error))?;
+    Ok(Superblock::new(header, path, file))
+}
+
+/// Creates a superblock under a name that nothing looks for yet. The file is durable, its name is not.
+pub(crate) fn create_at(
+    disk: &dyn Disk,
+    path: &Path,
+    header: &SuperblockHeader,
+    preallocate: u64,
+) -> Result<Arc<dyn DiskFile>, DiskFault> {
+    let fault = |operation| move |error| DiskFault::new(operation, path, &error);
+    let file = disk.open(path, OpenMode::CreateEmpty).map_err(fault("create"))?;
+    file.fallocate(preallocate).map_err(fault("reserve room for"))?;
+    write_all(&*file, &mut [IoSlice::new(&header.encode())], 0).map_err(fault("write"))?;
+    file.fsync().map_err(fault("sync"))?;
+    Ok(file)
 }
 
 /// Opens an existing superblock for reading.

@@ -17,9 +17,11 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::batch::{Active, Places, Record, batch_len};
+use crate::close;
 use crate::error::{DiskFault, StoreError};
+use crate::footer::FooterBuilder;
 use crate::index::{Location, ObjectState};
-use crate::record::{BATCH_ALIGN, MARK_LEN, RecordHeader, RecordKind};
+use crate::record::{MARK_LEN, RecordHeader, RecordKind};
 use crate::recover::Resume;
 use crate::request::{Content, Pending, Request, body_len};
 use crate::shared::Shared;
@@ -27,8 +29,8 @@ use crate::superblock::{SUPERBLOCK_HEADER_LEN, SuperblockHeader, create};
 
 /// A batch closes at this size. Larger ones no longer save anything and let the first requests wait.
 const BATCH_BYTES: u64 = 4 << 20;
-/// Room for the seal at the end of a superblock.
-const SEAL_BYTES: u64 = BATCH_ALIGN;
+/// Room in every superblock that only deletes may use: on a disk without any other, somebody must be able to make some.
+const DELETE_ROOM: u64 = 1 << 20;
 
 pub(crate) struct Writer {
     shared: Arc<Shared>,
@@ -36,6 +38,8 @@ pub(crate) struct Writer {
     /// Requests that have to wait for the batch that is being written.
     held: VecDeque<Request>,
     active: Option<Active>,
+    /// What the active superblock holds.
+    footer: FooterBuilder,
     abandoned: Option<(Uuid, u64)>,
     next_number: u32,
 }
@@ -59,10 +63,14 @@ enum Next {
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, requests: Receiver<Request>, resume: Resume) -> Self {
-        let active = resume.active.map(|resumed| Active {
-            superblock: resumed.superblock,
-            tail: resumed.tail,
-            marked: if resumed.marked { resumed.tail } else { 0 },
+        let mut footer = FooterBuilder::default();
+        let active = resume.active.map(|resumed| {
+            footer = FooterBuilder::with(&resumed.entries, resumed.superblock.header.salt);
+            Active {
+                superblock: resumed.superblock,
+                tail: resumed.tail,
+                marked: if resumed.marked { resumed.tail } else { 0 },
+            }
         });
         let Resume {
             abandoned,
@@ -74,6 +82,7 @@ impl Writer {
             requests,
             held: VecDeque::new(),
             active,
+            footer,
             abandoned,
             next_number,
         }
@@ -128,7 +137,11 @@ impl Writer {
         let mut held = VecDeque::new();
         let mut next = Some(first);
         while let Some(request) = next {
-            if chunks.contains(&request.chunk()) {
+            let must_wait = match request.chunk() {
+                Some(chunk) => chunks.contains(&chunk),
+                None => !batch.is_empty(),
+            };
+            if must_wait {
                 held.push_back(request);
             } else if let Some(pending) = self.shared.decide(request) {
                 chunks.insert(pending.name.chunk);
@@ -175,30 +188,42 @@ impl Writer {
         let deletes_only = batch
             .iter()
             .all(|pending| matches!(pending.content, Content::Tombstone { .. }));
-        self.make_room(bytes, deletes_only)?;
+        self.make_room(records.len(), bytes, deletes_only)?;
         self.append(&records)
     }
 
-    /// Makes sure that there is an open superblock with room for a batch of `bytes`.
-    fn make_room(&mut self, bytes: u64, deletes_only: bool) -> Result<(), StoreError> {
+    /// Makes sure that there is an open superblock with room for a batch of `records` with `bytes`.
+    fn make_room(&mut self, records: usize, bytes: u64, deletes_only: bool) -> Result<(), StoreError> {
         let limit = self.shared.options.superblock_limit();
         let empty = SUPERBLOCK_HEADER_LEN as u64;
         if let Some(active) = &self.active {
-            if active.tail == empty || active.tail + bytes + SEAL_BYTES <= limit {
+            let reserved = self.footer.seal_len(records) + if deletes_only { 0 } else { DELETE_ROOM };
+            if active.tail == empty || active.tail + bytes + reserved.min(limit / 4) <= limit {
                 return Ok(());
-            }
-            let seal = RecordHeader::mark(RecordKind::Seal, MARK_LEN, 0, (self.shared.options.now)());
-            self.append(&[Record::mark(seal)])?;
-            if let Some(sealed) = self.active.take() {
-                info!(
-                    superblock = sealed.superblock.header.number,
-                    bytes = sealed.tail,
-                    "superblock sealed"
-                );
             }
         }
         let preallocate = if deletes_only { empty + bytes } else { limit };
-        self.open_superblock(preallocate)
+        // The old one is closed when the new one is there: on a full disk it goes on taking tombstones.
+        let full = self.active.take();
+        let footer = std::mem::take(&mut self.footer);
+        match self.open_superblock(preallocate) {
+            Ok(()) => {
+                if let Some(full) = full {
+                    close::seal(&self.shared, full, &footer);
+                }
+                Ok(())
+            }
+            Err(StoreError::Full { .. }) if deletes_only && full.is_some() => {
+                self.active = full;
+                self.footer = footer;
+                Ok(())
+            }
+            Err(refused) => {
+                self.active = full;
+                self.footer = footer;
+                Err(refused)
+            }
+        }
     }
 
     fn open_superblock(&mut self, preallocate: u64) -> Result<(), StoreError> {
@@ -242,9 +267,18 @@ impl Writer {
     /// Appends a batch to the open superblock and syncs it. On any failure the superblock is closed for ever.
     fn append(&mut self, records: &[Record<'_>]) -> Result<Places, StoreError> {
         let active = self.active.as_mut().ok_or(StoreError::Stopped)?;
+        let durable_upto = active.tail;
         match active.append(records) {
             Ok(places) => {
                 self.shared.batches.fetch_add(1, Ordering::Relaxed);
+                let salt = active.superblock.header.salt;
+                for (record, position) in records.iter().zip(&places.positions) {
+                    let header = RecordHeader {
+                        durable_upto,
+                        ..record.header
+                    };
+                    self.footer.note(*position, &header, &record.tail, salt);
+                }
                 Ok(places)
             }
             Err((operation, cause)) => {
@@ -252,7 +286,9 @@ impl Writer {
                 let fault = DiskFault::new(operation, &superblock.path, &cause);
                 error!(superblock = superblock.header.number, durable = active.tail, %fault, "superblock closed");
                 self.abandoned = Some((superblock.header.uuid, active.tail));
+                close::abandon(&self.shared, superblock, active.tail, &fault);
                 self.active = None;
+                self.footer = FooterBuilder::default();
                 Err(self.shared.refusal(fault))
             }
         }
@@ -262,7 +298,7 @@ impl Writer {
         let mut index = self.shared.index_mut();
         for (pending, position) in batch.iter().zip(&places.positions) {
             let location = match &pending.content {
-                Content::Tombstone { .. } => Location::deleted(),
+                Content::Tombstone { .. } => Location::tombstone(places.superblock, *position),
                 Content::Reference { target, .. } => Location {
                     by_reference: true,
                     ..*target
@@ -275,6 +311,10 @@ impl Writer {
                 ),
             };
             index.set(pending.name, location);
+        }
+        drop(index);
+        if let Some(active) = &self.active {
+            active.superblock.grow(active.tail);
         }
         self.shared
             .batched_requests
@@ -297,6 +337,7 @@ impl Writer {
             && let Some(active) = &mut self.active
         {
             active.marked = active.tail;
+            active.superblock.grow(active.tail);
         }
     }
 }
