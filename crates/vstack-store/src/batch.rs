@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::disk::write_all;
 use crate::record::{BATCH_ALIGN, HEADER_LEN, MARK_LEN, RecordHeader, RecordKind};
+use crate::staging::Staging;
 use crate::superblock::{Superblock, SuperblockHeader};
 
 /// The superblock that is being written. `tail` is its length, all of it durable, and a multiple of 4096.
@@ -16,6 +16,7 @@ pub(crate) struct Active {
     pub(crate) tail: u64,
     /// A watermark or seal on disk says that the file is durable up to here.
     pub(crate) marked: u64,
+    pub(crate) staging: Staging,
 }
 
 /// A record before it has a place.
@@ -101,7 +102,9 @@ impl Active {
             pieces.extend(headers.last().map(|header| IoSlice::new(header)));
             pieces.push(IoSlice::new(&ZEROS[..padding as usize - HEADER_LEN]));
         }
-        write_all(&*self.superblock.file, &mut pieces, self.tail).map_err(|cause| ("write", cause))?;
+        self.staging
+            .write(&*self.superblock.file, &pieces, self.tail)
+            .map_err(|cause| ("write", cause))?;
         self.superblock
             .file
             .fdatasync()

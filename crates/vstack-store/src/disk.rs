@@ -6,13 +6,15 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{Advice, FallocateFlags, FlockOperation};
-use rustix::io::Errno;
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags};
+use rustix::io::{Errno, ReadWriteFlags};
+use tracing::info;
 
 /// Pieces that one `pwritev` takes; Linux's `IOV_MAX`.
 const MAX_PIECES: usize = 1024;
@@ -77,8 +79,18 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn size(&self) -> io::Result<u64>;
     /// Reads at `offset`; fewer bytes than asked for are allowed, 0 means the end of the file.
     fn pread(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// As [`DiskFile::pread`], if that needs not wait for the disk; `None` if it would, or if nobody knows.
+    fn pread_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        let _ = (buffer, offset);
+        Ok(None)
+    }
     /// Writes at `offset`; fewer bytes than given are allowed.
     fn pwritev(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
+    /// Writes whole blocks of 4096 bytes, which begin at such a boundary in memory and in the file: past the page cache
+    /// where the system can, so that no other memory has to be found for them. Fewer bytes than given are allowed.
+    fn pwrite_blocks(&self, blocks: &[u8], offset: u64) -> io::Result<usize> {
+        self.pwritev(&[IoSlice::new(blocks)], offset)
+    }
     fn fdatasync(&self) -> io::Result<()>;
     fn fsync(&self) -> io::Result<()>;
     /// Reserves room for `bytes` without changing the size.
@@ -96,7 +108,45 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
 pub struct RealDisk;
 
 #[derive(Debug)]
-struct RealFile(File);
+struct RealFile {
+    file: File,
+    /// The same file, opened to be written past the page cache, once somebody wanted that; nothing where it cannot be.
+    direct: OnceLock<Option<File>>,
+    /// The system took the flag and refuses such writes all the same.
+    refused: AtomicBool,
+}
+
+impl RealFile {
+    const fn new(file: File) -> Self {
+        Self {
+            file,
+            direct: OnceLock::new(),
+            refused: AtomicBool::new(false),
+        }
+    }
+
+    fn direct(&self) -> Option<&File> {
+        if self.refused.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.direct.get_or_init(|| self.open_direct()).as_ref()
+    }
+
+    /// By its descriptor: the file's name may have changed since it was opened.
+    fn open_direct(&self) -> Option<File> {
+        use std::os::fd::AsRawFd as _;
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let flag = i32::try_from(OFlags::DIRECT.bits()).unwrap_or(0);
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        match OpenOptions::new().write(true).custom_flags(flag).open(path) {
+            Ok(file) => Some(file),
+            Err(error) => {
+                info!(%error, "this file system takes no direct writes; chunks go through the page cache");
+                None
+            }
+        }
+    }
+}
 
 impl Disk for RealDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -114,7 +164,7 @@ impl Disk for RealDisk {
             .create(matches!(mode, OpenMode::WriteOrCreate | OpenMode::CreateEmpty))
             .truncate(mode == OpenMode::CreateEmpty)
             .open(path)?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(Arc::new(RealFile::new(file)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -154,27 +204,49 @@ impl Disk for RealDisk {
 
 impl DiskFile for RealFile {
     fn size(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn pread(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(buffer, offset)
+        self.file.read_at(buffer, offset)
+    }
+
+    fn pread_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        let mut pieces = [IoSliceMut::new(buffer)];
+        match rustix::io::preadv2(&self.file, &mut pieces, offset, ReadWriteFlags::NOWAIT) {
+            Ok(read) => Ok(Some(read)),
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn pwrite_blocks(&self, blocks: &[u8], offset: u64) -> io::Result<usize> {
+        if let Some(direct) = self.direct() {
+            match direct.write_at(blocks, offset) {
+                Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+                    info!("this disk takes no direct writes of 4096 bytes; chunks go through the page cache");
+                    self.refused.store(true, Ordering::Relaxed);
+                }
+                written => return written,
+            }
+        }
+        self.file.write_at(blocks, offset)
     }
 
     fn pwritev(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
-        Ok(rustix::io::pwritev(&self.0, pieces, offset)?)
+        Ok(rustix::io::pwritev(&self.file, pieces, offset)?)
     }
 
     fn fdatasync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn fsync(&self) -> io::Result<()> {
-        self.0.sync_all()
+        self.file.sync_all()
     }
 
     fn fallocate(&self, bytes: u64) -> io::Result<()> {
-        match rustix::fs::fallocate(&self.0, FallocateFlags::KEEP_SIZE, 0, bytes) {
+        match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, bytes) {
             // Not every file system can reserve room; then a full disk shows at the write.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             other => Ok(other?),
@@ -182,15 +254,15 @@ impl DiskFile for RealFile {
     }
 
     fn truncate(&self, bytes: u64) -> io::Result<()> {
-        self.0.set_len(bytes)
+        self.file.set_len(bytes)
     }
 
     fn drop_cache(&self, offset: u64) -> io::Result<()> {
-        Ok(rustix::fs::fadvise(&self.0, offset, None, Advice::DontNeed)?)
+        Ok(rustix::fs::fadvise(&self.file, offset, None, Advice::DontNeed)?)
     }
 
     fn try_lock(&self) -> io::Result<bool> {
-        match rustix::fs::flock(&self.0, FlockOperation::NonBlockingLockExclusive) {
+        match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(true),
             Err(Errno::WOULDBLOCK) => Ok(false),
             Err(error) => Err(error.into()),
@@ -219,6 +291,21 @@ pub(crate) fn read_exact(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) ->
     } else {
         Err(io::ErrorKind::UnexpectedEof.into())
     }
+}
+
+/// Fills `buffer` if that needs not wait for the disk; whether it did.
+pub(crate) fn read_cached(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.pread_cached(&mut buffer[filled..], offset + filled as u64) {
+            // The end of the file is told by the read that may wait.
+            Ok(None | Some(0)) => return Ok(false),
+            Ok(Some(read)) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
 }
 
 /// Writes all pieces one after another from `offset`, however short the single writes are.

@@ -33,6 +33,7 @@ mod shared;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod snapshot;
+mod staging;
 mod stepped;
 mod store;
 pub mod superblock;

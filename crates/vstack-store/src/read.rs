@@ -13,7 +13,7 @@ use vstack_core::digest::{ChunkDigest, ChunkHasher, LEAF_BYTES, Sha256Digest};
 use vstack_core::id::ChunkId;
 use vstack_core::time::UnixMillis;
 
-use crate::disk::read_exact;
+use crate::disk::{read_cached, read_exact};
 use crate::error::{DiskFault, StoreError};
 use crate::heal::heal;
 use crate::index::{Location, ObjectState};
@@ -59,6 +59,25 @@ pub(crate) enum ReadFault {
     Disk(io::Error),
 }
 
+/// How bytes are fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fetch {
+    /// From wherever they are.
+    Wait,
+    /// From memory, or not at all.
+    CachedOnly,
+}
+
+impl Fetch {
+    /// Fills `buffer`; false if the bytes would have to be waited for.
+    fn fill(self, superblock: &Superblock, buffer: &mut [u8], position: u64) -> Result<bool, ReadFault> {
+        Ok(match self {
+            Self::Wait => read_exact(&*superblock.file, buffer, position).map(|()| true)?,
+            Self::CachedOnly => read_cached(&*superblock.file, buffer, position)?,
+        })
+    }
+}
+
 impl From<io::Error> for ReadFault {
     fn from(error: io::Error) -> Self {
         // What a disk says about a sector that it cannot give back, or a file system about its own damage.
@@ -84,12 +103,26 @@ impl From<io::Error> for ReadFault {
 
 /// Reads and checks the header at `position`.
 pub(crate) fn read_header(superblock: &Superblock, position: u64) -> Result<RecordHeader, ReadFault> {
+    let header = fetch_header(superblock, position, Fetch::Wait)?;
+    Ok(header.expect("a fetch that may wait is never put off"))
+}
+
+/// Nothing if it would have to be waited for.
+fn fetch_header(
+    superblock: &Superblock,
+    position: u64,
+    fetch: Fetch,
+) -> Result<Option<RecordHeader>, ReadFault> {
     let mut bytes = [0; HEADER_LEN];
-    read_exact(&*superblock.file, &mut bytes, position)?;
+    if !fetch.fill(superblock, &mut bytes, position)? {
+        return Ok(None);
+    }
     let salt = superblock.header.salt;
-    RecordHeader::decode(&bytes, position, salt)
+    let header = RecordHeader::decode(&bytes, position, salt)
         .ok()
-        .or_else(|| heal(&bytes, position, salt))
+        .or_else(|| heal(&bytes, position, salt));
+    header
+        .map(Some)
         .ok_or(ReadFault::Damaged("its header is damaged"))
 }
 
@@ -122,23 +155,36 @@ impl Shared {
     }
 
     fn place(&self, name: ObjectName, location: Location) -> Result<Place, StoreError> {
+        let place = self.fetch_place(name, location, Fetch::Wait)?;
+        Ok(place.expect("a fetch that may wait is never put off"))
+    }
+
+    /// Nothing if it would have to be waited for.
+    fn fetch_place(
+        &self,
+        name: ObjectName,
+        location: Location,
+        fetch: Fetch,
+    ) -> Result<Option<Place>, StoreError> {
         let read = || {
             let superblock = self
                 .superblock(location.superblock)
                 .ok_or(ReadFault::Damaged("its file is missing"))?;
-            let header = read_header(&superblock, location.offset())?;
+            let Some(header) = fetch_header(&superblock, location.offset(), fetch)? else {
+                return Ok(None);
+            };
             let same_name = header.name.is_some_and(|found| {
                 found.chunk == name.chunk && (location.by_reference || found.ballot == name.ballot)
             });
             if header.kind != RecordKind::Data || !same_name || header.body_len != location.size_bytes {
                 return Err(ReadFault::Damaged("another record is in its place"));
             }
-            Ok(Place {
+            Ok(Some(Place {
                 name,
                 superblock,
                 location,
                 header,
-            })
+            }))
         };
         read().map_err(|fault| self.read_error(name, location, fault))
     }
@@ -227,13 +273,8 @@ impl ObjectReader {
     }
 
     fn at(shared: &Arc<Shared>, name: ObjectName, location: Location) -> Result<Self, StoreError> {
-        let place = shared.place(name, location)?;
-        let leaf_crcs = read_leaf_crcs(&place).map_err(|fault| shared.read_error(name, location, fault))?;
-        let reader = Self {
-            shared: Arc::clone(shared),
-            place,
-            leaf_crcs,
-        };
+        let reader = Self::fetch(shared, name, location, Fetch::Wait)?;
+        let reader = reader.expect("a fetch that may wait is never put off");
         if location.state == ObjectState::Unchecked {
             reader.hash_leaves()?;
             reader
@@ -242,6 +283,38 @@ impl ObjectReader {
                 .set_state(name, location, ObjectState::Checked);
         }
         Ok(reader)
+    }
+
+    /// As [`ObjectReader::open`] for an object that was checked in this boot and whose header is in memory.
+    pub(crate) fn open_cached(
+        shared: &Arc<Shared>,
+        chunk: ChunkId,
+        ballot: Option<Ballot>,
+    ) -> Result<Option<Self>, StoreError> {
+        shared.at_its_place(chunk, ballot, |name, location| {
+            if location.state == ObjectState::Unchecked {
+                return Ok(None);
+            }
+            Self::fetch(shared, name, location, Fetch::CachedOnly)
+        })
+    }
+
+    fn fetch(
+        shared: &Arc<Shared>,
+        name: ObjectName,
+        location: Location,
+        fetch: Fetch,
+    ) -> Result<Option<Self>, StoreError> {
+        let Some(place) = shared.fetch_place(name, location, fetch)? else {
+            return Ok(None);
+        };
+        let leaf_crcs =
+            fetch_leaf_crcs(&place, fetch).map_err(|fault| shared.read_error(name, location, fault))?;
+        Ok(leaf_crcs.map(|leaf_crcs| Self {
+            shared: Arc::clone(shared),
+            place,
+            leaf_crcs,
+        }))
     }
 
     #[must_use]
@@ -278,33 +351,45 @@ impl ObjectReader {
     /// # Errors
     /// Corrupt: the buffer then holds bytes that must not be used. Unavailable: the disk does not answer.
     pub fn read_leaves(&self, cover: Range<u64>, buffer: &mut [u8]) -> Result<(), StoreError> {
+        self.fetch_leaves(cover, buffer, Fetch::Wait).map(drop)
+    }
+
+    /// As [`ObjectReader::read_leaves`], if that needs not wait for the disk; false if it would, and the buffer then
+    /// holds bytes that must not be used.
+    ///
+    /// # Errors
+    /// As [`ObjectReader::read_leaves`].
+    pub fn read_leaves_cached(&self, cover: Range<u64>, buffer: &mut [u8]) -> Result<bool, StoreError> {
+        self.fetch_leaves(cover, buffer, Fetch::CachedOnly)
+    }
+
+    fn fetch_leaves(&self, cover: Range<u64>, buffer: &mut [u8], fetch: Fetch) -> Result<bool, StoreError> {
         if self.cover(cover.clone()) != cover || cover.end - cover.start != buffer.len() as u64 {
             return Err(StoreError::Invalid {
                 reason: "a read covers whole leaves and fills its buffer",
             });
         }
-        self.read_checked(cover.start, buffer).map_err(|fault| {
+        self.fetch_checked(cover.start, buffer, fetch).map_err(|fault| {
             let Place { name, location, .. } = self.place;
             self.shared.read_error(name, location, fault)
         })
     }
 
-    fn read_checked(&self, start: u64, buffer: &mut [u8]) -> Result<(), ReadFault> {
+    fn fetch_checked(&self, start: u64, buffer: &mut [u8], fetch: Fetch) -> Result<bool, ReadFault> {
         let Place {
             superblock, location, ..
         } = &self.place;
-        read_exact(
-            &*superblock.file,
-            buffer,
-            location.offset() + HEADER_LEN as u64 + start,
-        )?;
+        let position = location.offset() + HEADER_LEN as u64 + start;
+        if !fetch.fill(superblock, buffer, position)? {
+            return Ok(false);
+        }
         let first = usize::try_from(start).map_or(usize::MAX, |start| start / LEAF_BYTES);
         for (index, leaf) in buffer.chunks(LEAF_BYTES).enumerate() {
             if self.leaf_crcs.get(first.saturating_add(index)) != Some(&crc32c::crc32c(leaf)) {
                 return Err(ReadFault::Damaged("a leaf fails its checksum"));
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Reads all of the object and checks it against its SHA-256 and Merkle root; returns the hash of each leaf.
@@ -331,10 +416,13 @@ impl ObjectReader {
     }
 }
 
-fn read_leaf_crcs(place: &Place) -> Result<Vec<u32>, ReadFault> {
+/// Nothing if they would have to be waited for.
+fn fetch_leaf_crcs(place: &Place, fetch: Fetch) -> Result<Option<Vec<u32>>, ReadFault> {
     let len = place.header.body_len;
     let position = place.location.offset() + HEADER_LEN as u64 + u64::from(align8(len));
     let mut bytes = vec![0; 4 * leaf_count(len) as usize];
-    read_exact(&*place.superblock.file, &mut bytes, position)?;
-    Ok(bytes.chunks_exact(4).map(|crc| u32_at(crc, 0)).collect())
+    if !fetch.fill(&place.superblock, &mut bytes, position)? {
+        return Ok(None);
+    }
+    Ok(Some(bytes.chunks_exact(4).map(|crc| u32_at(crc, 0)).collect()))
 }

@@ -258,6 +258,19 @@ impl Store {
         ObjectReader::open(&self.inner.shared, chunk, ballot)
     }
 
+    /// As [`Store::open_object`], if that needs not wait for the disk: the object was checked in this boot and its
+    /// header is in memory. `None` otherwise, which says nothing about the object.
+    ///
+    /// # Errors
+    /// As [`Store::open_object`].
+    pub fn open_cached(
+        &self,
+        chunk: ChunkId,
+        ballot: Option<Ballot>,
+    ) -> Result<Option<ObjectReader>, StoreError> {
+        ObjectReader::open_cached(&self.inner.shared, chunk, ballot)
+    }
+
     /// What is stored under a name, from its header alone.
     ///
     /// # Errors

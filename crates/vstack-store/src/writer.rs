@@ -25,6 +25,7 @@ use crate::record::{MARK_LEN, RecordHeader, RecordKind};
 use crate::recover::Resume;
 use crate::request::{Content, Pending, Request, body_len};
 use crate::shared::Shared;
+use crate::staging::Staging;
 use crate::superblock::{SUPERBLOCK_HEADER_LEN, SuperblockHeader, create};
 
 /// A batch closes at this size. Larger ones no longer save anything and let the first requests wait.
@@ -70,6 +71,7 @@ impl Writer {
                 superblock: resumed.superblock,
                 tail: resumed.tail,
                 marked: if resumed.marked { resumed.tail } else { 0 },
+                staging: Staging::default(),
             }
         });
         let Resume {
@@ -249,6 +251,7 @@ impl Writer {
                     superblock,
                     tail: SUPERBLOCK_HEADER_LEN as u64,
                     marked: 0,
+                    staging: Staging::default(),
                 });
                 Ok(())
             }

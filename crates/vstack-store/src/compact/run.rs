@@ -21,6 +21,7 @@ use crate::index::Location;
 use crate::record::{BATCH_ALIGN, ObjectName, RecordHeader, RecordKind, Reference};
 use crate::request::Request;
 use crate::shared::Shared;
+use crate::staging::Staging;
 use crate::store::Store;
 use crate::superblock::{SUPERBLOCK_HEADER_LEN, Superblock, SuperblockHeader, create_at, file_name};
 
@@ -164,6 +165,7 @@ impl Compaction {
             )),
             tail: SUPERBLOCK_HEADER_LEN as u64,
             marked: 0,
+            staging: Staging::default(),
         };
         info!(sources = ?numbers, records = keep.len(), "compaction begins");
         let report = Compacted {
