@@ -28,7 +28,7 @@ use crate::metrics::{ClosedLabels, HttpMetrics, Metrics};
 
 /// A connection's buffer for what arrives, and the most of an answer that waits for the socket before the next piece
 /// is made. hyper's own 400 KiB, a hundred times, would be more memory than the whole node may use.
-const BUFFER_BYTES: usize = 128 * 1024;
+const BUFFER_BYTES: usize = 64 * 1024;
 /// Rest after the system had no descriptor left for a connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(200);
 

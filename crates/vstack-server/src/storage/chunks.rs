@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{FromRequest as _, Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use vstack_api::ErrorCode;
 use vstack_api::wire::{AdoptRequest, GRANT_HEADER, LeavesAnswer, ORDER_HEADER, PutAnswer, PutStatus};
 use vstack_core::ballot::Ballot;
@@ -16,7 +16,6 @@ use vstack_core::paxos::acceptor::{self, Object, Removal, Verdict};
 use vstack_core::paxos::{DeleteOrder, Grant};
 use vstack_store::{DeleteReason, PutDone, PutRequest, StoreError};
 
-use super::MIB;
 use super::prepare::prepare;
 use super::receive::{Announced, Received};
 use super::refusals::{fenced, from_store};
@@ -139,20 +138,12 @@ pub(super) async fn put(State(node): State<Arc<Node>>, request: Request) -> Answ
             Ok(grant)
         })
         .await?;
-    let _budget = body_budget(&node, announced).await?;
-    let received = announced.receive(body, node.body_patience).await?;
+    let received = announced.receive(&node.receiver, body).await?;
     node.received_bytes.inc_by(received.digest.size_bytes);
     match grant {
         Some(grant) => store_granted(&node, chunk, grant, received).await,
         None => store_plain(&node, chunk, received).await,
     }
-}
-
-/// Waits until the node has memory for the body. Held until the bytes are on the disk.
-async fn body_budget(node: &Node, announced: Announced) -> Answer<OwnedSemaphorePermit> {
-    let mib = u32::try_from(announced.limit().div_ceil(MIB)).unwrap_or(u32::MAX);
-    let budget = Arc::clone(&node.body_budget).acquire_many_owned(mib).await;
-    budget.map_err(|_| refuse(ErrorCode::Unavailable, "the node is stopping"))
 }
 
 /// ACCEPT: bytes under a granted ballot.
@@ -162,7 +153,11 @@ async fn store_granted(
     grant: Grant,
     received: Received,
 ) -> Answer<Response> {
-    let Received { data, digest } = received;
+    let Received {
+        data,
+        digest,
+        budget: _budget,
+    } = received;
     let ballot = grant.ballot;
     let waiting = node
         .on_disk(move |node| {
@@ -186,7 +181,11 @@ async fn store_granted(
 
 /// A plain client's bytes: ballot 0.
 async fn store_plain(node: &Arc<Node>, chunk: ChunkId, received: Received) -> Answer<Response> {
-    let Received { data, digest } = received;
+    let Received {
+        data,
+        digest,
+        budget: _budget,
+    } = received;
     let waiting = node
         .on_disk(move |node| {
             let ballot = Ballot::PLAIN;

@@ -6,6 +6,7 @@
 //!
 //! The catalogue learns of the node by its heartbeats and need not be there: a node serves without it.
 
+mod buffers;
 mod chunks;
 mod conditions;
 mod counters;
@@ -33,7 +34,6 @@ use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 use vstack_api::wire::{DISK_USAGE_HEADER, EGRESS_HEADER, IN_FLIGHT_HEADER, NODE_ID_HEADER, StorageHealth};
 use vstack_core::keys::ClusterKey;
-use vstack_core::limits::MAX_CHUNK_BYTES;
 use vstack_store::{Reserve, Store, StoreError, StoreOptions};
 
 use crate::connection::ConnectionLimits;
@@ -187,7 +187,3 @@ async fn health(State(node): State<Arc<Node>>) -> Answer<axum::Json<StorageHealt
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }))
 }
-
-/// Permits of the budget for bodies that are being received, one for each MiB.
-const BODY_BUDGET_MIB: usize = 4 * (MAX_CHUNK_BYTES / MIB) as usize;
-const MIB: u64 = 1024 * 1024;

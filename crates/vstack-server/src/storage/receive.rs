@@ -1,6 +1,10 @@
 //! Receiving a body: bounded, hashed while it arrives, checked before anything is appended.
+//!
+//! It is gathered in pieces that are used again and again, each counted against what all bodies together may take, as it
+//! is needed: a connection that sends nothing holds nothing, and one that sends slowly is given up.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
@@ -8,18 +12,118 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::StreamExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::info;
 use vstack_api::ErrorCode;
 use vstack_core::digest::{ChunkDigest, ChunkHasher, Sha256Digest};
 use vstack_core::limits::MAX_CHUNK_BYTES;
 
+use super::buffers::{Buffer, Buffers, PIECE_BYTES};
 use crate::http::{Answer, Refusal, refuse};
+
+/// What all bodies that are being received may take together: four of the largest chunks.
+const BUDGET_PIECES: usize = 2048;
+const _: () = assert!(BUDGET_PIECES as u64 * PIECE_BYTES as u64 == 4 * MAX_CHUNK_BYTES);
+/// How long a body waits for memory before its writer is told to come again.
+const BUDGET_PATIENCE: Duration = Duration::from_secs(10);
+/// A body that is slower than this on the whole is given up: 128 kbit/s, below any line that a node is written over.
+const SLOWEST_BYTES_PER_SEC: u64 = 16 * 1024;
 
 /// A body that has arrived whole.
 #[derive(Debug)]
 pub(super) struct Received {
     pub(super) data: Vec<Bytes>,
     pub(super) digest: ChunkDigest,
+    /// Its part of the memory for bodies; to be held until the bytes are on the disk.
+    pub(super) budget: OwnedSemaphorePermit,
+}
+
+/// Where bodies are received.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    pub(super) buffers: Buffers,
+    budget: Arc<Semaphore>,
+    /// Between two pieces of a body.
+    patience: Duration,
+}
+
+impl Receiver {
+    pub(super) fn new(buffers: Buffers, patience: Duration) -> Self {
+        Self {
+            buffers,
+            budget: Arc::new(Semaphore::new(BUDGET_PIECES)),
+            patience,
+        }
+    }
+
+    /// Memory for one more piece.
+    async fn piece(&self) -> Answer<(Buffer, OwnedSemaphorePermit)> {
+        let permit = Arc::clone(&self.budget).acquire_owned();
+        match tokio::time::timeout(BUDGET_PATIENCE, permit).await {
+            Ok(Ok(permit)) => Ok((self.buffers.take(), permit)),
+            _ => Err(refuse(
+                ErrorCode::Unavailable,
+                "too many bodies arrive at the same time",
+            )),
+        }
+    }
+}
+
+/// A body as far as it has arrived.
+struct Gathering<'a> {
+    receiver: &'a Receiver,
+    full: Vec<Bytes>,
+    /// The piece that is being filled, and how far it is.
+    filling: Option<(Buffer, usize)>,
+    budget: Option<OwnedSemaphorePermit>,
+}
+
+impl<'a> Gathering<'a> {
+    const fn new(receiver: &'a Receiver) -> Self {
+        Self {
+            receiver,
+            full: Vec::new(),
+            filling: None,
+            budget: None,
+        }
+    }
+
+    async fn add(&mut self, mut bytes: &[u8]) -> Answer<()> {
+        while !bytes.is_empty() {
+            let (mut buffer, filled) = match self.filling.take() {
+                Some(filling) => filling,
+                None => (self.more().await?, 0),
+            };
+            let memory = &mut buffer.memory()[filled..];
+            let (now, later) = bytes.split_at(bytes.len().min(memory.len()));
+            memory[..now.len()].copy_from_slice(now);
+            bytes = later;
+            let filled = filled + now.len();
+            if filled == PIECE_BYTES {
+                self.full.push(buffer.freeze(0..filled));
+            } else {
+                self.filling = Some((buffer, filled));
+            }
+        }
+        Ok(())
+    }
+
+    async fn more(&mut self) -> Answer<Buffer> {
+        let (buffer, permit) = self.receiver.piece().await?;
+        match &mut self.budget {
+            Some(budget) => budget.merge(permit),
+            None => self.budget = Some(permit),
+        }
+        Ok(buffer)
+    }
+
+    /// The pieces; nothing if nothing arrived.
+    fn finish(mut self) -> Option<(Vec<Bytes>, OwnedSemaphorePermit)> {
+        if let Some((buffer, filled)) = self.filling {
+            self.full.push(buffer.freeze(0..filled));
+        }
+        self.budget.map(|budget| (self.full, budget))
+    }
 }
 
 /// What a PUT announces about its body.
@@ -62,30 +166,30 @@ impl Announced {
         self.length.unwrap_or(MAX_CHUNK_BYTES)
     }
 
-    /// Receives the body; one of which nothing arrives for `patience` is given up.
+    /// Receives the body.
     ///
     /// # Errors
-    /// It breaks off, stops arriving, is too long, empty, or not what was announced.
-    pub(super) async fn receive(self, body: Body, patience: Duration) -> Answer<Received> {
+    /// It breaks off, stops arriving, is too slow, too long, empty, or not what was announced; or there is no memory.
+    pub(super) async fn receive(self, receiver: &Receiver, body: Body) -> Answer<Received> {
         let mut pieces = body.into_data_stream();
-        let mut hasher = ChunkHasher::new();
-        let mut data = Vec::new();
-        let mut received = 0;
-        while let Some(piece) = next(&mut pieces, patience).await? {
+        let (mut hasher, mut gathering) = (ChunkHasher::new(), Gathering::new(receiver));
+        let (mut received, started) = (0, Instant::now());
+        while let Some(piece) = next(&mut pieces, receiver.patience).await? {
             received += piece.len() as u64;
             if received > self.limit() {
                 return Err(too_large());
             }
             hasher.update(&piece);
-            if !piece.is_empty() {
-                data.push(piece);
+            gathering.add(&piece).await?;
+            let allowed = receiver.patience + Duration::from_secs(received / SLOWEST_BYTES_PER_SEC);
+            if started.elapsed() > allowed {
+                return Err(given_up("the body arrives too slowly"));
             }
         }
-        if received == 0 {
-            return Err(empty());
-        }
+        let (data, budget) = gathering.finish().ok_or_else(empty)?;
         let (digest, _) = hasher.finish();
-        self.check(&digest).map(|()| Received { data, digest })
+        self.check(&digest)?;
+        Ok(Received { data, digest, budget })
     }
 
     fn check(self, digest: &ChunkDigest) -> Answer<()> {
@@ -115,10 +219,14 @@ async fn next(pieces: &mut axum::body::BodyDataStream, patience: Duration) -> An
         }
         Err(_) => {
             let detail = format!("nothing of the body arrived for {} s", patience.as_secs_f32());
-            info!(detail, "a body stopped arriving, nothing of it is kept");
-            Err(refuse(ErrorCode::BadRequest, detail))
+            Err(given_up(&detail))
         }
     }
+}
+
+fn given_up(detail: &str) -> Refusal {
+    info!(detail, "a body is given up, nothing of it is kept");
+    refuse(ErrorCode::BadRequest, detail)
 }
 
 fn too_large() -> Refusal {

@@ -1,32 +1,35 @@
-//! Sending a chunk: in pieces, each read from the disk and verified before it leaves.
+//! Sending a chunk: in pieces, each read and verified before it leaves.
 //!
-//! The first piece is read before the headers go, so that a damaged chunk is answered with 500. If a later piece fails,
-//! the connection is cut: the reader is short of the announced length and cannot take what it has for the whole.
+//! A piece that is in memory already is read and checked where the connection is served: it takes less time than to ask
+//! another thread. One that has to come from the disk is read on the blocking pool. The first piece is read before the
+//! headers go, so that a damaged chunk is answered with 500. If a later piece fails, the connection is cut: the reader is
+//! short of the announced length and cannot take what it has for the whole.
 
+use std::fmt;
 use std::io;
 use std::ops::Range;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::{Bytes, BytesMut};
-use futures::stream;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use hyper::body::{Frame, SizeHint};
 use vstack_api::{ErrorCode, Problem};
 use vstack_core::ballot::Ballot;
 use vstack_core::digest::Sha256Digest;
 use vstack_core::id::ChunkId;
-use vstack_store::ObjectReader;
+use vstack_store::{ObjectReader, StoreError};
 
+use super::buffers::PIECE_BYTES;
 use super::conditions::{Wanted, is_known, wanted};
 use super::load::InFlight;
 use super::refusals::from_store;
 use super::state::Node;
 use crate::http::{Answer, Refusal, refuse};
-
-/// Bytes of one piece: eight leaves. Large enough that the switch to the blocking pool costs little, small enough that
-/// a hundred readers need 50 MiB.
-const PIECE_BYTES: u64 = 512 * 1024;
 
 /// A GET or HEAD of an object.
 #[derive(Debug)]
@@ -45,6 +48,21 @@ struct Sending {
     in_flight: InFlight,
 }
 
+/// An answer's body.
+struct ChunkBody {
+    /// The first piece, until it is sent.
+    ready: Option<Bytes>,
+    sending: Sending,
+    /// The piece that is being read from the disk, and where the one after it begins.
+    waiting: Option<BoxFuture<'static, Answer<Piece>>>,
+}
+
+/// Verified bytes, and where the next ones begin.
+struct Piece {
+    bytes: Bytes,
+    end: u64,
+}
+
 pub(super) async fn read(node: Arc<Node>, request: ReadRequest) -> Answer<Response> {
     if request.method == Method::HEAD {
         let stat = node
@@ -58,9 +76,13 @@ pub(super) async fn read(node: Arc<Node>, request: ReadRequest) -> Answer<Respon
     }
     let in_flight = node.load.enter();
     let ReadRequest { chunk, ballot, .. } = request;
-    let reader = node
-        .on_disk(move |node| node.store.open_object(chunk, ballot).map_err(from_store))
-        .await?;
+    let reader = match node.store.open_cached(chunk, ballot).map_err(from_store)? {
+        Some(reader) => reader,
+        None => {
+            node.on_disk(move |node| node.store.open_object(chunk, ballot).map_err(from_store))
+                .await?
+        }
+    };
     let (etag, size) = (etag(&reader.digest().sha256), reader.size_bytes());
     if is_known(&request.headers, &etag) {
         return Ok(not_modified(&etag));
@@ -88,19 +110,73 @@ pub(super) async fn read(node: Arc<Node>, request: ReadRequest) -> Answer<Respon
 
 /// A body whose first piece is in memory already.
 async fn send(mut sending: Sending) -> Answer<Body> {
-    let first = sending.next_piece().await?;
+    let piece = match sending.cached()? {
+        Some(piece) => piece,
+        None => sending.read().await?,
+    };
+    let first = sending.take(piece);
     if sending.rest.is_empty() {
         return Ok(Body::from(first));
     }
-    let pieces = stream::try_unfold((Some(first), sending), |(ready, mut sending)| async move {
-        let piece = match ready {
-            Some(piece) => piece,
-            None if sending.rest.is_empty() => return Ok(None),
-            None => sending.next_piece().await.map_err(broken_off)?,
+    Ok(Body::new(ChunkBody {
+        ready: Some(first),
+        sending,
+        waiting: None,
+    }))
+}
+
+impl HttpBody for ChunkBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if let Some(first) = self.ready.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        if self.sending.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let piece = ready!(self.poll_piece(cx)).map_err(broken_off);
+        Poll::Ready(Some(piece.map(|piece| Frame::data(self.sending.take(piece)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ready.is_none() && self.sending.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let ready = self.ready.as_ref().map_or(0, Bytes::len) as u64;
+        SizeHint::with_exact(ready + self.sending.rest.end - self.sending.rest.start)
+    }
+}
+
+impl ChunkBody {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Answer<Piece>> {
+        if self.waiting.is_none() {
+            match self.sending.cached() {
+                Ok(Some(piece)) => return Poll::Ready(Ok(piece)),
+                Ok(None) => self.waiting = Some(Box::pin(self.sending.read())),
+                Err(refusal) => return Poll::Ready(Err(refusal)),
+            }
+        }
+        let Some(waiting) = &mut self.waiting else {
+            return Poll::Pending;
         };
-        Ok::<_, io::Error>(Some((piece, (None, sending))))
-    });
-    Ok(Body::from_stream(pieces))
+        let read = ready!(waiting.as_mut().poll(cx));
+        self.waiting = None;
+        Poll::Ready(read)
+    }
+}
+
+impl fmt::Debug for ChunkBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChunkBody")
+            .field("rest", &self.sending.rest)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What makes the server cut the connection.
@@ -109,32 +185,61 @@ fn broken_off(refusal: Refusal) -> io::Error {
 }
 
 impl Sending {
-    /// Reads and verifies the next piece, up to a boundary of the pieces.
-    async fn next_piece(&mut self) -> Answer<Bytes> {
+    /// The next piece, up to a boundary of the pieces.
+    fn next(&self) -> Range<u64> {
         let start = self.rest.start;
-        let end = (start / PIECE_BYTES + 1)
-            .saturating_mul(PIECE_BYTES)
-            .min(self.rest.end);
-        let reader = Arc::clone(&self.reader);
-        let piece = self
-            .node
-            .on_disk(move |_| read_piece(&reader, start..end))
-            .await?;
-        self.rest.start = end;
-        self.in_flight.sent(piece.len());
-        Ok(piece)
+        let end = (start / PIECE + 1).saturating_mul(PIECE).min(self.rest.end);
+        start..end
+    }
+
+    /// The next piece, if it is in memory.
+    fn cached(&self) -> Answer<Option<Piece>> {
+        let read = |cover, memory: &mut [u8]| self.reader.read_leaves_cached(cover, memory);
+        read_piece(&self.node, &self.reader, self.next(), read)
+    }
+
+    /// The next piece, from the disk.
+    fn read(&self) -> impl Future<Output = Answer<Piece>> + Send + use<> {
+        let (node, reader, range) = (Arc::clone(&self.node), Arc::clone(&self.reader), self.next());
+        async move {
+            node.on_disk(move |node| {
+                let read = |cover, memory: &mut [u8]| reader.read_leaves(cover, memory).map(|()| true);
+                let piece = read_piece(node, &reader, range, read)?;
+                piece.ok_or_else(|| refuse(ErrorCode::Internal, "a read that waits was put off"))
+            })
+            .await
+        }
+    }
+
+    /// Counts a piece as sent.
+    fn take(&mut self, piece: Piece) -> Bytes {
+        self.rest.start = piece.end;
+        self.in_flight.sent(piece.bytes.len());
+        piece.bytes
     }
 }
 
-fn read_piece(reader: &ObjectReader, range: Range<u64>) -> Answer<Bytes> {
+const PIECE: u64 = PIECE_BYTES as u64;
+
+/// Fills a buffer with the leaves that cover `range`; nothing if `read` did not.
+fn read_piece(
+    node: &Node,
+    reader: &ObjectReader,
+    range: Range<u64>,
+    read: impl FnOnce(Range<u64>, &mut [u8]) -> Result<bool, StoreError>,
+) -> Answer<Option<Piece>> {
     let length = |range: &Range<u64>| usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
     let cover = reader.cover(range.clone());
-    let mut buffer = BytesMut::zeroed(length(&cover));
-    reader
-        .read_leaves(cover.clone(), &mut buffer)
-        .map_err(from_store)?;
+    let mut buffer = node.receiver.buffers.take();
+    let memory = &mut buffer.memory()[..length(&cover)];
+    if !read(cover.clone(), memory).map_err(from_store)? {
+        return Ok(None);
+    }
     let skip = length(&(cover.start..range.start));
-    Ok(buffer.freeze().slice(skip..skip + length(&range)))
+    Ok(Some(Piece {
+        bytes: buffer.freeze(skip..skip + length(&range)),
+        end: range.end,
+    }))
 }
 
 /// The ETag of a chunk: its SHA-256, quoted.

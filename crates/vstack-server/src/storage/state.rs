@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
-use tokio::sync::Semaphore;
 use vstack_api::{ErrorCode, MetadataClient};
 use vstack_core::ballot::Ballot;
 use vstack_core::digest::{ChunkDigest, Sha256Digest};
@@ -14,8 +13,9 @@ use vstack_core::paxos::acceptor::{Fence, Object};
 use vstack_core::paxos::{Grant, Receipt};
 use vstack_store::{ObjectState, Store, StoreError};
 
-use super::BODY_BUDGET_MIB;
+use super::buffers::Buffers;
 use super::load::Load;
+use super::receive::Receiver;
 use super::refusals::{fenced, from_store};
 use crate::http::{Answer, refuse};
 
@@ -38,10 +38,7 @@ pub(super) struct Node {
     pub(super) load: Load,
     /// Of bodies that arrived whole.
     pub(super) received_bytes: Counter,
-    /// Bounds the memory of bodies that are being received, in MiB.
-    pub(super) body_budget: Arc<Semaphore>,
-    /// Between two pieces of a body.
-    pub(super) body_patience: Duration,
+    pub(super) receiver: Receiver,
     pub(super) grant_key: DerivedKey,
     pub(super) receipt_key: DerivedKey,
     fence: Mutex<Fence>,
@@ -60,8 +57,7 @@ impl Node {
             catalogue: None,
             load: Load::default(),
             received_bytes: Counter::default(),
-            body_budget: Arc::new(Semaphore::new(BODY_BUDGET_MIB)),
-            body_patience,
+            receiver: Receiver::new(Buffers::default(), body_patience),
             grant_key: cluster_key.grant_key(),
             receipt_key,
             fence: Mutex::default(),
