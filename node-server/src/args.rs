@@ -50,6 +50,21 @@ pub(crate) enum Command {
     /// The storage nodes: list, drain, remove, replace.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Back up the catalogue while the cluster runs.
+    Backup {
+        /// Where the backup is copied to [default: it stays in `backups` in the metadata role's folder].
+        file: Option<PathBuf>,
+    },
+    /// Start again from a backup of the catalogue; the metadata role must not run.
+    Restore {
+        file: PathBuf,
+        /// The metadata role's folder, or the folder of `vstack dev`.
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+    },
+    /// Look after the catalogue's file.
+    #[command(subcommand)]
+    Meta(MetaCommand),
     /// Nodes, their health, and the library's size.
     Status(StatusOptions),
     /// Play a video without a window and report how it went.
@@ -169,6 +184,31 @@ pub(crate) struct ListOptions {
     pub(crate) offset: u64,
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=500))]
     pub(crate) limit: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MetaCommand {
+    /// Read every row and compare what must agree; the role may run.
+    Check {
+        /// The metadata role's folder, or the folder of `vstack dev`.
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+    },
+    /// Make a new catalogue from what the nodes hold; the metadata role must not run, the nodes must.
+    Rebuild(RebuildOptions),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RebuildOptions {
+    /// Addresses of nodes, joined by commas; those that the old catalogue knew are asked as well.
+    #[arg(long, value_name = "URL", value_delimiter = ',', num_args = 0.., required = true)]
+    pub(crate) from_nodes: Vec<String>,
+    /// The metadata role's folder, or the folder of `vstack dev`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// The cluster's key [default: cluster.key in the folder of `vstack dev`].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cluster_key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

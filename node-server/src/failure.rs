@@ -5,6 +5,7 @@ use vstack_client::ClientError;
 use vstack_media::MediaError;
 use vstack_server::StartError;
 use vstack_server::dev::DevError;
+use vstack_server::metadata::OfflineError;
 
 /// How a command ended that did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +75,16 @@ impl From<ClientError> for Failure {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         Self::CannotStart(error.to_string())
+    }
+}
+
+impl From<OfflineError> for Failure {
+    fn from(error: OfflineError) -> Self {
+        match error {
+            OfflineError::Folder(error) => error.into(),
+            OfflineError::Catalogue(error) => Self::problem(ErrorCode::MetadataCorrupt, error.to_string()),
+            OfflineError::NoNode { .. } => Self::problem(ErrorCode::Unreachable, error.to_string()),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! 0 done, 1 refused or failed with a problem, 2 wrong arguments or configuration, 3 cannot start.
 
 mod args;
+mod backup;
 mod clip;
 mod cluster;
 mod dev;
@@ -11,6 +12,7 @@ mod failure;
 mod frame;
 mod logs;
 mod match_frame;
+mod meta;
 mod node;
 mod output;
 mod picture;
@@ -55,6 +57,9 @@ async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Upload(options) => Box::pin(upload::run(options, &place, output)).await,
         Command::Video(command) => Box::pin(video::run(command, &place, output)).await,
         Command::Node(command) => Box::pin(node::run(command, &place, output)).await,
+        Command::Backup { file } => Box::pin(backup::backup(file.as_deref(), &place, output)).await,
+        Command::Restore { file, data } => backup::restore(&file, &data, output),
+        Command::Meta(command) => Box::pin(meta::run(command, output)).await,
         Command::Status(options) => Box::pin(status::run(&options, &place, output)).await,
         Command::Play(options) => Box::pin(play::run(options, &place, output)).await,
         Command::MakeClip(options) => Box::pin(clip::run(options, output)).await,

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod error;
 pub mod inventory;
+pub mod listing;
 pub mod roles;
 mod sse;
 pub mod transport;

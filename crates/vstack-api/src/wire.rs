@@ -233,6 +233,21 @@ impl NodeAction {
     }
 }
 
+/// Answer to `POST /backup`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupMade {
+    /// For `GET /backup/{name}`.
+    pub name: String,
+    /// On the metadata role's machine.
+    pub path: String,
+    pub size_bytes: u64,
+    pub sha256: Sha256Digest,
+    /// Not counting deleted ones.
+    pub videos: u64,
+    /// Committed placements.
+    pub chunks: u64,
+}
+
 /// Body of `POST /video/{id}/view`; without one every call counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -94,6 +94,19 @@ pub fn restore(
     Ok((facts, aside))
 }
 
+/// Addresses of nodes in the catalogue at `path`, as far as it can be read.
+#[must_use]
+pub fn known_urls(path: &Path) -> Vec<String> {
+    let read = || -> Result<Vec<String>, MetaError> {
+        let connection = schema::open_reader(path)?;
+        let mut query =
+            connection.prepare("SELECT node_url FROM storage_nodes WHERE node_url LIKE 'http%'")?;
+        let urls = query.query_map([], |row| row.get(0))?;
+        Ok(urls.filter_map(Result::ok).collect())
+    };
+    read().unwrap_or_default()
+}
+
 /// Puts an empty catalogue that knows to be behind in the place of the one at `catalogue`, as [`restore`] does.
 ///
 /// # Errors

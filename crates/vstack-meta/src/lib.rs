@@ -24,7 +24,7 @@ mod schema;
 mod store;
 mod writer;
 
-pub use backup::{BackupFacts, begin_anew, restore};
+pub use backup::{BackupFacts, begin_anew, known_urls, restore};
 pub use check::{Finding, check_file};
 pub use command::{
     Behind, Cmd, Collectable, CommitChunk, CommittedChunk, FinalizeVideo, HeartbeatReply, Imported,

@@ -1,6 +1,7 @@
 //! The client of the metadata role.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -10,12 +11,15 @@ use vstack_core::manifest::Manifest;
 use super::CALL_TIMEOUT;
 use crate::client::{ApiError, Endpoint, with_json};
 use crate::inventory::{InventoryAnswer, InventoryDetails, InventoryPage};
-use crate::transport::{Method, Transport};
+use crate::transport::{Method, Response, Transport};
 use crate::wire::{
-    CommitBatch, CommitBatchAnswer, CreateVideo, CreatedVideo, Finalize, Heartbeat, HeartbeatAnswer,
-    NodeAction, NodeDetail, NodeEntry, OpenBatch, OpenBatchAnswer, PatchVideo, UploaderHeartbeat, VideoEntry,
-    VideoPage, VideoQuery, ViewedBy,
+    BackupMade, CommitBatch, CommitBatchAnswer, CreateVideo, CreatedVideo, Finalize, Heartbeat,
+    HeartbeatAnswer, NodeAction, NodeDetail, NodeEntry, OpenBatch, OpenBatchAnswer, PatchVideo,
+    UploaderHeartbeat, VideoEntry, VideoPage, VideoQuery, ViewedBy,
 };
+
+/// For a backup to be made and checked: a gigabyte takes a minute on a slow disk.
+const BACKUP_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The metadata role.
 #[derive(Debug, Clone)]
@@ -224,6 +228,25 @@ impl MetadataClient {
     pub async fn uploader_url(&self) -> Result<Option<String>, ApiError> {
         let uploaders: Vec<String> = self.get("/uploaders").await?;
         Ok(uploaders.into_iter().next())
+    }
+
+    /// Makes a backup on the role's machine. It may take as long as the catalogue is large.
+    ///
+    /// # Errors
+    /// The role refused (its catalogue is damaged, its disk is full) or did not answer.
+    pub async fn backup(&self) -> Result<BackupMade, ApiError> {
+        self.0
+            .json(self.0.request(Method::POST, "/backup"), BACKUP_TIMEOUT)
+            .await
+    }
+
+    /// Starts to read a backup; the body is not verified.
+    ///
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn read_backup(&self, name: &str) -> Result<Response, ApiError> {
+        let request = self.0.request(Method::GET, &format!("/backup/{name}"));
+        self.0.send(request, CALL_TIMEOUT).await
     }
 
     async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {

@@ -11,6 +11,7 @@ use vstack_core::paxos::{DeleteOrder, Grant, Promise};
 use super::CALL_TIMEOUT;
 use crate::client::{ApiError, Endpoint};
 use crate::inventory::InventorySummary;
+use crate::listing::ObjectPage;
 use crate::transport::{Body, Method, Response};
 use crate::wire::{
     AdoptRequest, DISK_USAGE_HEADER, GRANT_HEADER, IN_FLIGHT_HEADER, LeavesAnswer, NODE_ID_HEADER,
@@ -43,6 +44,12 @@ fn chunk_path(chunk: ChunkId, ballot: Option<Ballot>) -> String {
 }
 
 impl StorageClient {
+    /// The node at `base_url`, over HTTP.
+    #[must_use]
+    pub fn new(base_url: &str) -> Self {
+        Self(Endpoint::new(base_url))
+    }
+
     /// Stores a chunk under a granted ballot. On return it is durable on that node, and the answer has its receipt.
     ///
     /// # Errors
@@ -134,6 +141,22 @@ impl StorageClient {
             .send(request.header(ORDER_HEADER, order.to_token()), CALL_TIMEOUT)
             .await
             .map(drop)
+    }
+
+    /// A page of what the node holds, behind the named object.
+    ///
+    /// # Errors
+    /// The node refused or did not answer.
+    pub async fn objects(&self, after: Option<(ChunkId, Ballot)>) -> Result<ObjectPage, ApiError> {
+        let query = after.map_or_else(String::new, |(object, ballot)| {
+            format!("?object={object}&ballot={ballot}")
+        });
+        self.0
+            .json(
+                self.0.request(Method::GET, &format!("/objects{query}")),
+                CALL_TIMEOUT,
+            )
+            .await
     }
 
     /// `HEAD /ping`.

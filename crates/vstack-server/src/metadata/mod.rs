@@ -1,8 +1,12 @@
 //! The metadata role: the library, the manifests, the nodes, and the catalogue's side of ChunkPaxos over HTTP.
 //!
 //! The rules are in `vstack-core`, the rows in `vstack-meta`; here are signatures, the choice of nodes, and requests.
-//! Nothing here is state that a restart may lose, except which uploaders were heard of lately.
+//! Nothing here is state that a restart may lose, except which uploaders were heard of lately. Beside the requests it
+//! collects garbage, writes catalogue objects, makes backups, checks its file at night, and catches up after a restore.
 
+mod backups;
+mod care;
+mod catch_up;
 mod collect;
 mod consensus;
 mod fetch;
@@ -11,6 +15,8 @@ mod input;
 mod inventory;
 mod manifest;
 mod nodes;
+mod objects;
+mod offline;
 mod placement;
 mod plain;
 mod problem;
@@ -24,6 +30,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{get, post};
@@ -32,8 +39,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use vstack_core::keys::ClusterKey;
 use vstack_core::limits::VIEW_HALF_LIFE_MS;
-use vstack_meta::{Finding, SqliteMetaStore, check_file};
+use vstack_meta::SqliteMetaStore;
 
+pub use catch_up::CaughtUp;
+pub use offline::{OfflineError, Rebuilt, Restored, check, rebuild, restore, role_folder};
 pub use state::Clock;
 
 use crate::metrics::Metrics;
@@ -43,6 +52,7 @@ use state::{Metadata, Settings};
 /// The catalogue's file in the role's folder.
 const CATALOGUE: &str = "catalogue.db";
 const LOCK: &str = "LOCK";
+const BACKUPS: &str = "backups";
 
 /// How to run the role.
 #[derive(Debug, Clone)]
@@ -54,7 +64,15 @@ pub struct MetadataConfig {
     pub clock: Clock,
     /// After this long a view counts half.
     pub view_half_life_ms: u64,
+    /// How often the catalogue is backed up into its folder `backups`.
+    pub backup_every: Duration,
+    /// The newest so many stay.
+    pub backups_kept: usize,
 }
+
+/// Backups that stay: two days by the hour.
+const BACKUPS_KEPT: usize = 48;
+const HOUR: Duration = Duration::from_secs(3_600);
 
 impl MetadataConfig {
     /// The role at `listen` with its catalogue in `data`, by the system's clock.
@@ -66,6 +84,8 @@ impl MetadataConfig {
             key,
             clock: Clock::default(),
             view_half_life_ms: VIEW_HALF_LIFE_MS,
+            backup_every: HOUR,
+            backups_kept: BACKUPS_KEPT,
         }
     }
 }
@@ -77,6 +97,7 @@ impl MetadataConfig {
 pub async fn start(config: MetadataConfig) -> Result<Running, StartError> {
     let lock = lock_folder(&config.data)?;
     let path = config.data.join(CATALOGUE);
+    let unchecked = SqliteMetaStore::is_large(&path);
     let opened = tokio::task::spawn_blocking(move || SqliteMetaStore::open(&path)).await;
     let store = match opened {
         Ok(store) => store.map_err(|error| unusable(&config.data, &error))?,
@@ -87,11 +108,18 @@ pub async fn start(config: MetadataConfig) -> Result<Running, StartError> {
     let stop = CancellationToken::new();
     let settings = Settings {
         view_half_life_ms: config.view_half_life_ms,
+        backups: config.data.join(BACKUPS),
+        backup_every: config.backup_every,
+        backups_kept: config.backups_kept,
     };
     let (metadata, closed) = Metadata::new(Arc::new(store), config.key, config.clock, settings, lock);
     let metadata = Arc::new(metadata);
     tokio::spawn(collect::run(metadata.clone(), stop.clone()));
     tokio::spawn(nodes::judge(metadata.clone(), stop.clone()));
+    tokio::spawn(objects::run(metadata.clone(), stop.clone()));
+    tokio::spawn(catch_up::run(metadata.clone(), stop.clone()));
+    tokio::spawn(backups::run(metadata.clone(), stop.clone()));
+    tokio::spawn(care::run(metadata.clone(), unchecked, stop.clone()));
     let address = config.listen;
     let site = Site::new(routes(metadata), Metrics::new());
     let running = Running::serve("metadata", None, listener, site, stop);
@@ -125,6 +153,8 @@ fn routes(metadata: Arc<Metadata>) -> Router {
         .route("/nodes/{node_id}/inventory", post(inventory::page))
         .route("/nodes/{node_id}/inventory/details", post(inventory::details))
         .route("/nodes/{node_id}/{action}", post(nodes::change))
+        .route("/backup", post(backups::create))
+        .route("/backup/{name}", get(backups::fetch))
         .route("/uploaders", get(nodes::uploaders))
         .route("/uploaders/heartbeat", post(nodes::uploader_heartbeat))
         .route("/under-replicated", get(nodes::under_replicated))
@@ -166,12 +196,4 @@ fn unusable(data: &Path, reason: &dyn std::fmt::Display) -> StartError {
         path: data.display().to_string(),
         reason: reason.to_string(),
     }
-}
-
-/// Compares the catalogue in the role's folder with itself: `vstack meta check`. It only reads, so the role may run.
-///
-/// # Errors
-/// The catalogue cannot be read.
-pub fn check(data: &Path) -> Result<Vec<Finding>, StartError> {
-    check_file(&data.join(CATALOGUE)).map_err(|error| unusable(data, &error))
 }

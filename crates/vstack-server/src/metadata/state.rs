@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 use vstack_api::client::Endpoint;
@@ -41,6 +42,10 @@ impl Clock {
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) view_half_life_ms: u64,
+    /// Folder of the backups.
+    pub(super) backups: PathBuf,
+    pub(super) backup_every: Duration,
+    pub(super) backups_kept: usize,
 }
 
 #[derive(Debug)]
@@ -52,7 +57,9 @@ pub(super) struct Metadata {
     transport: Arc<dyn Transport>,
     /// When each uploader was last heard of.
     uploaders: Mutex<BTreeMap<String, UnixMillis>>,
-    started: UnixMillis,
+    pub(super) started: UnixMillis,
+    /// Held while a backup is made.
+    pub(super) backing_up: tokio::sync::Mutex<()>,
     /// Released when the store is closed: fields are dropped in their order.
     _lock: File,
     /// Dropped last; tells the role that all of the above is.
@@ -77,6 +84,7 @@ impl Metadata {
             settings,
             transport: Arc::new(HttpTransport::new()),
             uploaders: Mutex::default(),
+            backing_up: tokio::sync::Mutex::default(),
             _lock: lock,
             _closed: closing,
         };

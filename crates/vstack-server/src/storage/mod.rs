@@ -12,6 +12,7 @@ mod conditions;
 mod counters;
 mod heartbeat;
 mod inventory;
+mod listing;
 mod load;
 mod prepare;
 mod receive;
@@ -150,6 +151,7 @@ fn routes(node: Arc<Node>) -> Router {
     Router::new()
         .route("/chunk/{*rest}", chunks)
         .route("/inventory", post(inventory::order))
+        .route("/objects", get(listing::objects))
         .route("/ping", get(ping))
         .route("/health", get(health))
         .with_state(node)

@@ -8,3 +8,4 @@ mod library;
 mod lifecycle;
 mod nodes;
 mod plain_clients;
+mod recovery;
