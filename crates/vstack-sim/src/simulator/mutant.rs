@@ -15,6 +15,10 @@ pub enum Mutant {
     CommitBeforeSync,
     /// The generation stays the same when the catalogue starts again or is restored.
     GenerationNotRaised,
+    /// A restored catalogue takes the next generation after its backup's and the nodes', and no more.
+    RestoreRaisesByOne,
+    /// A ballot that is open in a backup can be committed after the restore.
+    OpenBallotsSurviveRestore,
     /// Objects of an open ballot are deleted when its lease ends, without a newer ballot (R3).
     CollectWithoutFence,
     /// Orders to delete go out before the OPEN that made them is synced (R3).
@@ -36,11 +40,13 @@ pub enum Mutant {
 }
 
 impl Mutant {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::ReceiptBeforeSync,
         Self::TornWriteTrusted,
         Self::CommitBeforeSync,
         Self::GenerationNotRaised,
+        Self::RestoreRaisesByOne,
+        Self::OpenBallotsSurviveRestore,
         Self::CollectWithoutFence,
         Self::OrdersBeforeSync,
         Self::ReplacedBeforeCommit,
@@ -60,6 +66,8 @@ impl Mutant {
             Self::TornWriteTrusted => "torn-write-trusted",
             Self::CommitBeforeSync => "commit-before-sync",
             Self::GenerationNotRaised => "generation-not-raised",
+            Self::RestoreRaisesByOne => "restore-raises-by-one",
+            Self::OpenBallotsSurviveRestore => "open-ballots-survive-restore",
             Self::CollectWithoutFence => "collect-without-fence",
             Self::OrdersBeforeSync => "orders-before-sync",
             Self::ReplacedBeforeCommit => "replaced-before-commit",
