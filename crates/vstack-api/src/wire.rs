@@ -124,6 +124,34 @@ pub struct HeartbeatAnswer {
     pub warnings: Vec<String>,
     /// The catalogue's clock.
     pub clock_ms: u64,
+    /// The life of the catalogue that grants now; absent while it grants nothing.
+    #[serde(default)]
+    pub generation: Option<Generation>,
+}
+
+/// A generation of the catalogue, signed with the grant key. A node writes the highest one down: a catalogue that was
+/// restored from a backup goes above all that its nodes have seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    pub number: u64,
+    pub mac: Mac,
+}
+
+impl Generation {
+    #[must_use]
+    pub fn signed(key: &DerivedKey, number: u64) -> Self {
+        let mac = key.sign(&Self::canonical(number));
+        Self { number, mac }
+    }
+
+    #[must_use]
+    pub fn verifies(&self, key: &DerivedKey) -> bool {
+        key.verifies(&Self::canonical(self.number), &self.mac)
+    }
+
+    fn canonical(number: u64) -> Canonical {
+        Canonical::new("vstack.generation.1").number(number)
+    }
 }
 
 impl Heartbeat {

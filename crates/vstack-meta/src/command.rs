@@ -221,6 +221,9 @@ pub struct HeartbeatReply {
     pub before: Option<NodeHealth>,
     /// Its disk was replaced: parts that it held are lost.
     pub lost_parts: u64,
+    /// What the node writes down, so that no later life of the catalogue can have the same; `None` while nothing is
+    /// granted.
+    pub generation: Option<u64>,
 }
 
 /// What lies on a node.

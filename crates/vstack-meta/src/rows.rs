@@ -220,6 +220,22 @@ pub(crate) fn queue_garbage(
     Ok(())
 }
 
+/// Ids of all chunks that have an open ballot.
+pub(crate) fn open_chunks(connection: &Connection) -> Result<Vec<ChunkId>, MetaError> {
+    let mut query =
+        connection.prepare_cached("SELECT chunk_id FROM consensus_state WHERE open_kind IS NOT NULL")?;
+    let ids = query.query_map([], |row| row.get::<_, String>(0))?;
+    ids.map(|id| {
+        let id = id?;
+        let place = Place {
+            table: "consensus_state",
+            key: &id,
+        };
+        place.parsed(&id)
+    })
+    .collect()
+}
+
 /// Ids of all chunks of a video that an OPEN has ever named, decided or not.
 pub(crate) fn chunks_of_video(connection: &Connection, video: &str) -> Result<Vec<ChunkId>, MetaError> {
     // '.' follows '-', so the range holds exactly the ids that start with the video's and a hyphen.

@@ -11,6 +11,7 @@ use support::{Catalogue, T0, node, open_store, report, video};
 use vstack_core::id::{ChunkId, NodeId};
 use vstack_core::manifest::VideoStatus;
 use vstack_core::node::NodeState;
+use vstack_core::paxos::master::Conflict;
 use vstack_core::time::UnixMillis;
 use vstack_meta::{
     Behind, CatalogueObject, Cmd, ManifestSource, MetaError, MetaStore, Reply, SqliteMetaStore, begin_anew,
@@ -270,6 +271,53 @@ async fn a_restored_catalogue_grants_nothing_until_it_has_caught_up() {
     );
     assert!(catalogue.store.manifest_source(video(2)).await.unwrap().is_some());
     catalogue.assert_sound().await;
+}
+
+/// A catalogue that was restored from a backup of the moment when video 1 had an open ballot.
+async fn restored_while_open() -> (Catalogue, ChunkId, vstack_meta::OpenedChunk) {
+    let catalogue = Catalogue::new().await;
+    catalogue.create(video(1)).await;
+    let chunk = ChunkId::media(video(1), 0);
+    let opened = catalogue.open(chunk, &[1, 2, 3]).await.unwrap();
+    let copy = catalogue.folder.path().join("backup.db");
+    catalogue.store.backup(copy.clone()).await.unwrap();
+    let Catalogue { store, folder } = catalogue;
+    drop(store);
+    restore(&copy, &file_in(folder.path()), T0).unwrap();
+    let store = open_store(folder.path());
+    (Catalogue { store, folder }, chunk, opened)
+}
+
+#[tokio::test]
+async fn a_ballot_that_was_open_in_the_backup_never_commits() {
+    // Since the backup it may have been decided, replaced and its objects deleted.
+    let (catalogue, chunk, opened) = restored_while_open().await;
+    let late = catalogue.commit(chunk, opened.ballot, &[1, 2, 3]).await;
+    let fenced = matches!(late, Err(MetaError::Conflict(Conflict::Fenced { .. })));
+    assert!(fenced, "{late:?}");
+    catalogue.assert_sound().await;
+}
+
+#[tokio::test]
+async fn a_restored_catalogue_goes_above_a_generation_that_its_nodes_saw_by_one() {
+    let (catalogue, chunk, _) = restored_while_open().await;
+    // The lost life had started once more since the backup, so it had this very number.
+    let mut node = report(1);
+    node.highest_generation = catalogue.store.generation();
+    let heartbeat = |report| Cmd::Heartbeat { report, now: T0 };
+    let reply = catalogue.done(heartbeat(node.clone())).await;
+    let announced = |reply| match reply {
+        Reply::Heartbeat(reply) => reply.generation,
+        other => unreachable!("a heartbeat is answered by {other:?}"),
+    };
+    assert_eq!(announced(reply), None, "nothing is granted yet");
+    catalogue.done(Cmd::CaughtUp { to: Behind::Objects }).await;
+    let opened = catalogue.open(chunk, &[1, 2, 3]).await.unwrap();
+    let granted = opened.ballot.generation();
+    assert!(granted > node.highest_generation, "{}", opened.ballot);
+    // From now on it tells its generation, and a node that repeats it changes nothing.
+    node.highest_generation = granted;
+    assert_eq!(announced(catalogue.done(heartbeat(node)).await), Some(granted));
 }
 
 async fn import(catalogue: &Catalogue, object: &CatalogueObject, seq: u32) -> vstack_meta::Imported {

@@ -2,11 +2,13 @@
 
 mod support;
 
-use support::{Catalogue, T0, life, node, report, url, video};
+use support::{Catalogue, T0, commit_of, life, node, open_of, report, url, video};
 use uuid::Uuid;
 use vstack_core::id::{ChunkId, Incarnation};
 use vstack_core::node::{NodeHealth, NodeState};
-use vstack_core::paxos::master::{Conflict, Fault};
+use vstack_core::paxos::OpenKind;
+use vstack_core::paxos::master::{Conflict, Fault, Value};
+use vstack_core::placement::Part;
 use vstack_core::time::UnixMillis;
 use vstack_meta::{Cmd, HeartbeatReply, MetaError, MetaStore, NodeChange, NodeParts, NodeReport, Reply};
 
@@ -36,7 +38,8 @@ async fn the_first_heartbeat_registers_and_silence_is_judged() {
         first,
         HeartbeatReply {
             before: None,
-            lost_parts: 0
+            lost_parts: 0,
+            generation: Some(catalogue.store.generation()),
         }
     );
     let later = beat(&catalogue, report(9), SILENT).await.unwrap();
@@ -47,6 +50,46 @@ async fn the_first_heartbeat_registers_and_silence_is_judged() {
         (node(9), NodeHealth::Healthy)
     );
     assert_eq!(record.health(SILENT + 30_000), NodeHealth::Down);
+}
+
+#[tokio::test]
+async fn a_repair_carries_no_part_over_whose_disk_is_lost() {
+    let catalogue = Catalogue::new().await;
+    catalogue.active_video(video(1), 1).await;
+    let chunk = ChunkId::media(video(1), 0);
+    let replaced = NodeReport {
+        incarnation: Incarnation(Uuid::from_u128(5)),
+        ..report(3)
+    };
+    assert_eq!(
+        beat(&catalogue, replaced, SILENT + 60_000)
+            .await
+            .unwrap()
+            .lost_parts,
+        2
+    );
+
+    let mut open = open_of(chunk, &[4]);
+    open.kind = OpenKind::Repair;
+    let opened = catalogue.apply(Cmd::Open(open)).await.unwrap().opened().unwrap();
+    let base = opened.base.unwrap();
+    let carrying = |nodes: &[u128]| {
+        let mut commit = commit_of(chunk, opened.ballot, &[4]);
+        let Value::Placed(placement) = &mut commit.value else {
+            unreachable!("it is a placement")
+        };
+        let kept = |part: &&Part| nodes.iter().any(|&number| node(number) == part.node);
+        let parts = &base.value.placement().unwrap().parts;
+        placement.parts.extend(parts.iter().filter(kept));
+        Cmd::Commit(Box::new(commit))
+    };
+    let refused = catalogue.apply(carrying(&[1, 2, 3])).await;
+    let fault = Fault::Lost;
+    let unproven = Conflict::Unproven { node: node(3), fault };
+    assert_eq!(refused, Err(MetaError::Conflict(unproven)));
+    let decided = catalogue.done(carrying(&[1, 2])).await.committed().unwrap();
+    assert_eq!(decided.missing_parts, 0);
+    catalogue.assert_sound().await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use vstack_core::ballot::Ballot;
 use vstack_core::id::{ChunkId, ChunkKind, Incarnation, NodeId, SHARD_COUNT};
 use vstack_core::limits::{COLLECT_GRACE_MS, OPEN_LEASE_MS, REPLICA_COUNT};
 use vstack_core::manifest::{MediaFacts, VideoStatus};
-use vstack_core::paxos::master::{self, Garbage, OpenRequest};
+use vstack_core::paxos::master::{self, Garbage, OpenRequest, Registry};
 use vstack_core::paxos::{OpenKind, Target};
 use vstack_core::placement::{Part, Placement, Scheme};
 use vstack_core::time::UnixMillis;
@@ -77,14 +77,14 @@ fn check_takes_chunks(video: &VideoRecord, chunk: ChunkId) -> Result<(), MetaErr
 pub(super) fn commit(connection: &Connection, command: &CommitChunk) -> Result<CommittedChunk, MetaError> {
     let chunk = command.chunk;
     let row = rows::read_row(connection, chunk)?;
-    let live = incarnations(connection, command)?;
+    let known = Known::of(connection, command)?;
     let decided = master::commit(
         chunk,
         &row,
         command.ballot,
         &command.value,
         &command.witnesses,
-        |node: NodeId| live.get(&node).copied(),
+        &known,
     )?;
     if !decided.replayed {
         let video = video_of(connection, chunk)?;
@@ -98,8 +98,7 @@ pub(super) fn commit(connection: &Connection, command: &CommitChunk) -> Result<C
         rows::write_row(connection, chunk, row.promised, &decided.row)?;
         match decided.accepted.value.placement() {
             Some(placement) => {
-                let failed = failed_parts(connection, chunk)?;
-                let is_live = |part: &Part| !failed.contains(&(part.node.to_string(), part.object_ballot));
+                let is_live = |part: &Part| !(&known).is_lost(part);
                 let media = command.media.as_ref();
                 project(connection, (chunk, placement), media, command.now, is_live)?;
             }
@@ -123,20 +122,33 @@ pub(super) fn commit(connection: &Connection, command: &CommitChunk) -> Result<C
     })
 }
 
-fn incarnations(
-    connection: &Connection,
-    command: &CommitChunk,
-) -> Result<BTreeMap<NodeId, Incarnation>, MetaError> {
-    let nodes: BTreeSet<_> = command
-        .witnesses
-        .iter()
-        .map(|witness| witness.receipt().node)
-        .collect();
-    let mut live = BTreeMap::new();
-    for node in nodes {
-        live.extend(find_node(connection, node)?.map(|record| (node, record.incarnation)));
+/// What the catalogue knows of the nodes that a COMMIT names.
+struct Known {
+    live: BTreeMap<NodeId, Incarnation>,
+    lost: BTreeSet<(String, Ballot)>,
+}
+
+impl Known {
+    fn of(connection: &Connection, command: &CommitChunk) -> Result<Self, MetaError> {
+        let receipts = command.witnesses.iter().map(|witness| witness.receipt());
+        let nodes: BTreeSet<_> = receipts.map(|receipt| receipt.node).collect();
+        let mut live = BTreeMap::new();
+        for node in nodes {
+            live.extend(find_node(connection, node)?.map(|record| (node, record.incarnation)));
+        }
+        let lost = failed_parts(connection, command.chunk)?;
+        Ok(Self { live, lost })
     }
-    Ok(live)
+}
+
+impl Registry for &Known {
+    fn incarnation(&self, node: NodeId) -> Option<Incarnation> {
+        self.live.get(&node).copied()
+    }
+
+    fn is_lost(&self, part: &Part) -> bool {
+        self.lost.contains(&(part.node.to_string(), part.object_ballot))
+    }
 }
 
 /// Rewrites what queries see of a decided placement. Facts that `media` does not bring stay as they are.

@@ -14,7 +14,7 @@ use crate::codec::{Place, signed};
 use crate::command::{Behind, Cmd, Collectable, Reply};
 use crate::error::MetaError;
 use crate::rows;
-use vstack_core::paxos::master::{Garbage, Knowledge};
+use vstack_core::paxos::master::{self, Garbage, Knowledge};
 
 /// Applies one command. The caller holds a savepoint around it and rolls back on an error.
 pub(crate) fn apply(connection: &Connection, command: &Cmd) -> Result<Reply, MetaError> {
@@ -133,8 +133,13 @@ fn caught_up(connection: &Connection, to: Behind) -> Result<(), MetaError> {
     Ok(())
 }
 
-/// Marks a catalogue that was restored or rebuilt. Durable when the transaction around it is.
+/// Marks a catalogue that was restored or rebuilt: its open ballots die, and it grants none for now. Durable when the
+/// transaction around it is.
 pub(crate) fn fall_behind(connection: &Connection) -> Result<(), MetaError> {
+    for chunk in rows::open_chunks(connection)? {
+        let row = rows::read_row(connection, chunk)?;
+        rows::write_row(connection, chunk, row.promised, &master::restored(&row))?;
+    }
     let all = Behind::Ballots as i64;
     connection.execute("UPDATE service SET behind = ?1 WHERE id = 1", [all])?;
     Ok(())

@@ -10,9 +10,9 @@ use vstack_core::id::{Incarnation, NodeId};
 use vstack_core::node::{NodeHealth, NodeState, Steadiness};
 use vstack_core::time::UnixMillis;
 
-use super::{generation, raise_generation};
+use super::{behind, generation, raise_generation};
 use crate::codec::{Place, RowSum, signed};
-use crate::command::{HeartbeatReply, NodeReport};
+use crate::command::{Behind, HeartbeatReply, NodeReport};
 use crate::error::MetaError;
 use crate::read::nodes::{NodeRecord, find_node};
 
@@ -40,14 +40,25 @@ pub(super) fn heartbeat(
         _ => 0,
     };
     let before = known.map(|known| known.health(now));
-    Ok(HeartbeatReply { before, lost_parts })
+    let generation = match behind(connection)? {
+        Behind::Ballots => None,
+        Behind::No | Behind::Objects => Some(generation(connection)?),
+    };
+    Ok(HeartbeatReply {
+        before,
+        lost_parts,
+        generation,
+    })
 }
 
 /// Ballots of a generation that a node has seen and this catalogue has not are granted already: it was restored from a
 /// backup. Starting above them keeps every ballot unique.
 fn follow_generation(connection: &Connection, report: &NodeReport) -> Result<(), MetaError> {
     let reported = report.highest_generation;
-    if reported <= generation(connection)? {
+    let present = generation(connection)?;
+    // As long as nothing may be granted, a node that has seen this very number has it from another life.
+    let mine = behind(connection)? != Behind::Ballots;
+    if reported < present || (reported == present && mine) {
         return Ok(());
     }
     if reported > MAX_GENERATION {

@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use vstack_api::ErrorCode;
-use vstack_api::wire::{Heartbeat, HeartbeatAnswer, NodeAction, NodeDetail, NodeEntry, UploaderHeartbeat};
+use vstack_api::wire::{
+    Generation, Heartbeat, HeartbeatAnswer, NodeAction, NodeDetail, NodeEntry, UploaderHeartbeat,
+};
 use vstack_core::id::NodeId;
 use vstack_core::limits::{CLOCK_SKEW_MS, HEARTBEAT_MS, PROTOCOL_VERSION};
 use vstack_core::node::{NodeHealth, NodeState};
@@ -54,7 +56,10 @@ pub(super) async fn heartbeat(
         highest_generation: heartbeat.highest_generation,
     };
     let reply = metadata.apply(Cmd::Heartbeat { report, now }).await?;
+    let mut generation = None;
     if let Reply::Heartbeat(reply) = reply {
+        let signed = |number| Generation::signed(&metadata.key.grant_key(), number);
+        generation = reply.generation.map(signed);
         if reply.before.is_none() {
             info!(%node, url = %heartbeat.url, "node registered");
         }
@@ -63,7 +68,11 @@ pub(super) async fn heartbeat(
         }
     }
     let clock_ms = now.0;
-    Ok(Json(HeartbeatAnswer { warnings, clock_ms }))
+    Ok(Json(HeartbeatAnswer {
+        warnings,
+        clock_ms,
+        generation,
+    }))
 }
 
 /// What is odd about a heartbeat that is taken. Nothing is ordered by a node's clock, so it does not keep it out.

@@ -10,9 +10,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use vstack_api::MetadataClient;
-use vstack_api::wire::Heartbeat;
+use vstack_api::wire::{Generation, Heartbeat};
 use vstack_core::limits::{HEARTBEAT_MS, PROTOCOL_VERSION};
 
+use super::refusals::from_store;
 use super::state::Node;
 use crate::http::Answer;
 
@@ -42,6 +43,22 @@ pub(super) async fn run(node: Arc<Node>, metadata_url: String, stop: Cancellatio
             _ => {}
         }
         last = Some(sent.is_ok());
+        if let Ok(answer) = sent {
+            note_generation(&node, answer.generation).await;
+        }
+    }
+}
+
+/// Writes down which life of the catalogue grants now. A failing disk is the store's to report.
+async fn note_generation(node: &Arc<Node>, generation: Option<Generation>) {
+    let Some(generation) = generation.filter(|generation| generation.verifies(&node.grant_key)) else {
+        return;
+    };
+    let noted = node
+        .on_disk(move |node| node.store.note_generation(generation.number).map_err(from_store))
+        .await;
+    if let Err(refusal) = noted {
+        warn!(detail = %refusal.0.detail, "the catalogue's generation could not be written down");
     }
 }
 
