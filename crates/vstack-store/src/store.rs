@@ -109,7 +109,13 @@ impl Inner {
         } = recover::open(folder, options)?;
         let shared = Arc::new(shared);
         let (requests, waiting) = channel();
-        let writer = Writer::new(Arc::clone(&shared), waiting, resume);
+        let was_torn = resume.active.as_ref().is_some_and(|active| active.was_torn);
+        let mut writer = Writer::new(Arc::clone(&shared), waiting, resume);
+        if was_torn {
+            // What vouched for the last batch may have been cut off with the tail. Without it, rot in that batch would
+            // look like another torn tail at the next start.
+            writer.write_watermark();
+        }
         let inner = Self {
             shared,
             requests: Mutex::new(Some(requests)),

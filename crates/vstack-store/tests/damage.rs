@@ -609,3 +609,44 @@ fn a_deleted_plain_name_is_not_written_again_while_its_tombstone_cannot_be_read(
     let refused = put(&store, b"second").expect_err("the name is used up");
     assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
 }
+
+#[test]
+fn rot_before_a_torn_tail_is_still_rot_at_the_start_after_the_next() {
+    let disk = SimDisk::default();
+    let (mut stepped, _) = SteppedStore::open(Path::new("/disk/node"), options(&disk)).expect("opens");
+    for seq in 1..=3 {
+        let request = PutRequest::new(chunk(seq), Ballot::PLAIN, Bytes::from(bytes_of(seq, 3000)));
+        let store = stepped.store();
+        store.put(request, |result| assert!(result.is_ok(), "{result:?}"));
+        stepped.write_all();
+    }
+    drop(stepped);
+    let file = disk.read(Path::new(SUPERBLOCK)).expect("it is there");
+    let records = layout(&file);
+    let data = |number| {
+        let mut data = records
+            .iter()
+            .filter(|record| record.header.kind == RecordKind::Data);
+        data.nth(number).expect("three objects").position
+    };
+    // The third batch is torn. Its header alone tells that the second one, which has rotted, had been synced.
+    for rotten in [data(1) + 9, data(1) + HEADER_LEN + 5] {
+        let mut damaged = file.clone();
+        damaged[rotten] ^= 0x81;
+        damaged[data(2) + HEADER_LEN + 5] ^= 0x81;
+        let disk = disk.with_file(Path::new(SUPERBLOCK), damaged);
+        let answers = || {
+            let (store, report) = open(&disk);
+            let rot = report.bad.iter().any(|bad| bad.proven_rot);
+            let kind = store.get(chunk(2), None).map_err(|error| error.kind());
+            drop(store);
+            (rot, kind)
+        };
+        let (first, second, third) = (answers(), answers(), answers());
+        assert!(
+            first.0 || first.1 == Err(ErrorKind::Corrupt),
+            "byte {rotten}: {first:?}"
+        );
+        assert_eq!((&first, &first), (&second, &third), "byte {rotten}");
+    }
+}

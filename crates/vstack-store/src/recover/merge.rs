@@ -162,7 +162,8 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
-    /// Cuts off the torn tail of the newest superblock and, if it is sound, lets the writer go on in it.
+    /// If the newest superblock is sound, cuts off its torn tail and lets the writer go on in it. One that is not stays as
+    /// it is: the tail may be the only witness of how much of the file was synced, and so of what is rot in it.
     fn settle_newest(
         &mut self,
         superblock: &Arc<Superblock>,
@@ -170,19 +171,21 @@ impl<'a> Recovery<'a> {
         entries: &[(Entry, bool)],
     ) -> Result<(), DiskFault> {
         let fault = |operation| move |error| DiskFault::new(operation, &superblock.path, &error);
+        if !found.appendable() {
+            return Ok(());
+        }
         if found.torn.is_some() {
             superblock.file.truncate(found.end).map_err(fault("truncate"))?;
             superblock.file.fsync().map_err(fault("sync"))?;
         }
-        if found.appendable() {
-            superblock.reopen(found.end);
-            self.resume.active = Some(Resumed {
-                superblock: Arc::clone(superblock),
-                tail: found.end,
-                marked: found.ends_in_watermark(),
-                entries: entries.iter().map(|(entry, _)| *entry).collect(),
-            });
-        }
+        superblock.reopen(found.end);
+        self.resume.active = Some(Resumed {
+            superblock: Arc::clone(superblock),
+            tail: found.end,
+            marked: found.ends_in_watermark(),
+            was_torn: found.torn.is_some(),
+            entries: entries.iter().map(|(entry, _)| *entry).collect(),
+        });
         Ok(())
     }
 

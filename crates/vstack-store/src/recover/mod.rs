@@ -49,6 +49,8 @@ pub(crate) struct Resumed {
     pub(crate) tail: u64,
     /// Its last record says that everything before is durable.
     pub(crate) marked: bool,
+    /// A torn tail was cut off.
+    pub(crate) was_torn: bool,
     /// What it holds.
     pub(crate) entries: Vec<Entry>,
 }
