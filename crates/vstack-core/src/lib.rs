@@ -14,6 +14,7 @@ pub mod node;
 pub mod paxos;
 pub mod placement;
 pub mod popularity;
+pub mod range;
 pub mod rebalance;
 pub mod redundancy;
 pub mod rendezvous;

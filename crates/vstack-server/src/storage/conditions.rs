@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use axum::http::{HeaderMap, HeaderName, header};
 use vstack_api::ErrorCode;
+use vstack_core::range::ByteRange;
 
 use crate::http::{Answer, refuse};
 
@@ -39,36 +40,13 @@ pub(super) fn wanted(headers: &HeaderMap, etag: &str, size: u64) -> Answer<Wante
         .map_or(Wanted::Whole, |range| parse_range(range, size)))
 }
 
-/// Other units and malformed ranges are as if the header were not there (RFC 9110, 14.2).
 fn parse_range(range: &str, size: u64) -> Wanted {
-    let Some(set) = range.trim().strip_prefix("bytes=") else {
-        return Wanted::Whole;
-    };
-    if set.contains(',') {
-        return Wanted::Nothing(ErrorCode::SingleRangeOnly);
+    match ByteRange::parse(range, size) {
+        ByteRange::Whole => Wanted::Whole,
+        ByteRange::Part(part) => Wanted::Part(part),
+        ByteRange::OutOfReach => Wanted::Nothing(ErrorCode::RangeNotSatisfiable),
+        ByteRange::Several => Wanted::Nothing(ErrorCode::SingleRangeOnly),
     }
-    let Some((first, last)) = set.trim().split_once('-') else {
-        return Wanted::Whole;
-    };
-    let bounds = match (first, last) {
-        ("", suffix) => number(suffix).map(|len| (size.saturating_sub(len), size)),
-        (first, "") => number(first).map(|first| (first, size)),
-        (first, last) => number(first)
-            .zip(number(last))
-            .filter(|(first, last)| first <= last)
-            .map(|(first, last)| (first, last.saturating_add(1).min(size))),
-    };
-    match bounds {
-        None => Wanted::Whole,
-        Some((start, end)) if start < end && start < size => Wanted::Part(start..end),
-        Some(_) => Wanted::Nothing(ErrorCode::RangeNotSatisfiable),
-    }
-}
-
-/// A decimal number; one that no u64 holds is as large as any.
-fn number(digits: &str) -> Option<u64> {
-    let decimal = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    decimal.then(|| digits.parse().unwrap_or(u64::MAX))
 }
 
 /// Whether the caller has this version already.
