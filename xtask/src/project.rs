@@ -83,7 +83,7 @@ fn read_metadata(root: &Path) -> Result<Value> {
 }
 
 /// The platform that rustc builds for here.
-fn host() -> Result<String> {
+pub(crate) fn host() -> Result<String> {
     let output = Command::new("rustc")
         .arg("-vV")
         .output()

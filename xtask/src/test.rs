@@ -19,6 +19,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     runner(&mut tally, "the page's tests", web::script(&project, "test"))?;
     runner(&mut tally, "Rust and end-to-end tests", rust_tests(&project))?;
     tally.check("power cuts", &prove::power_cut_short(&project)?);
+    tally.check("fuzzing", &prove::fuzz_short(&project)?);
     let passed = tally.close();
     if !has_spin() {
         say::text("SPIN NOT RUN: the Debian package spin is not here\n");
@@ -62,7 +63,7 @@ fn has_spin() -> bool {
     command.status().is_ok()
 }
 
-fn has_nextest(project: &Project) -> bool {
+pub(crate) fn has_nextest(project: &Project) -> bool {
     let mut command = project.cargo();
     command
         .args(["nextest", "--version"])

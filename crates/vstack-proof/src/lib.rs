@@ -14,6 +14,7 @@
 
 pub mod crash_points;
 pub mod flips;
+pub mod fuzzing;
 pub mod kill;
 mod ledger;
 mod meddling;

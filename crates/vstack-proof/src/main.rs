@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use vstack_proof::{Report, Settings, crash_points, flips, kill, nth_call, power_cut, writer_process};
+use vstack_proof::{
+    Report, Settings, crash_points, flips, fuzzing, kill, nth_call, power_cut, writer_process,
+};
 
 const USAGE: &str = "\
 prove NAME [--seed N] [--count N] [--json]
@@ -46,6 +48,9 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         };
+    }
+    if name == "corpus" {
+        return write_corpus(rest.first().map_or(Path::new("fuzz/corpus"), Path::new));
     }
     match parse(rest) {
         Ok(asked) => run(name, asked),
@@ -169,6 +174,20 @@ fn enter_namespace() -> ExitCode {
         Ok(None) => ExitCode::FAILURE,
         Err(error) => skipped(&format!("unshare: {error}")),
     }
+}
+
+/// Writes the seed corpora of the fuzz targets below `folder`.
+fn write_corpus(folder: &Path) -> ExitCode {
+    for (target, name, bytes) in fuzzing::seeds() {
+        let folder = folder.join(target);
+        let written =
+            std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(folder.join(name), bytes));
+        if let Err(error) = written {
+            output::error(&format!("cannot write to {}: {error}", folder.display()));
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 fn skipped(why: &str) -> ExitCode {

@@ -4,7 +4,8 @@
 
 use std::path::Path;
 
-use vstack_proof::{Report, Settings, crash_points, flips, kill, nth_call};
+use vstack_proof::fuzzing::Meter;
+use vstack_proof::{Report, Settings, crash_points, flips, fuzzing, kill, nth_call};
 
 /// From `VSTACK_PROOF_SEED`, so that a nightly run can try other seeds than every push.
 fn settings(count: u64) -> Settings {
@@ -48,4 +49,24 @@ fn the_same_seed_does_the_same() {
         (count, facts)
     };
     assert_eq!(run(), run());
+}
+
+/// Every seed of a fuzz target, and every input that once was a finding.
+fn check_corpus(target: &str, run: impl Fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fuzz/corpus")
+        .join(target);
+    let inputs = std::fs::read_dir(folder).expect("a seed corpus").flatten();
+    let mut count = 0;
+    for input in inputs {
+        run(&std::fs::read(input.path()).expect("readable"));
+        count += 1;
+    }
+    assert!(count > 3, "{target} has hardly any seeds");
+}
+
+#[test]
+fn the_seeds_of_every_fuzz_target_pass_its_oracle() {
+    check_corpus("scan", |data| fuzzing::scan(data, Meter::NONE));
+    check_corpus("range", fuzzing::range);
 }

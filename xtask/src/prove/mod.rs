@@ -1,6 +1,11 @@
 //! `cargo xtask prove NAME [--seed N] [--count N] [--json]`: the proof runs of the store.
 //!
-//! The runs themselves are the binary `prove` of `vstack-proof`, built with optimisation.
+//! The runs themselves are the binary `prove` of `vstack-proof`, built with optimisation; `fuzz` and
+//! `mutants` drive cargo and live here.
+
+mod fuzz;
+mod mutant_list;
+mod mutants;
 
 use std::process::{Command, ExitCode};
 
@@ -8,6 +13,8 @@ use anyhow::{Context as _, Result};
 
 use crate::project::Project;
 use crate::{say, step};
+
+pub(crate) use fuzz::short as fuzz_short;
 
 const HELP: &str = "\
 cargo xtask prove NAME [--seed N] [--count N] [--json]
@@ -17,6 +24,8 @@ cargo xtask prove NAME [--seed N] [--count N] [--json]
   nth-call      every single disk call fails once and for ever (count: failed calls, 200000)
   kill          a real process killed with SIGKILL (count: kills, 1000)
   power-cut     real power cuts of a loop-mounted ext4, as root (count: cuts, 200)
+  fuzz          the parsers of bytes and text from outside (count: seconds for each target, 20)
+  mutants       bugs put into a copy of the store on purpose; its tests must catch each (count: the first so many)
   all           all of them
 ";
 /// What the binary ends with where the machine cannot do a run.
@@ -31,6 +40,8 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
     };
     let project = Project::load()?;
     let passed = match *name {
+        "fuzz" => fuzz::run(&project, number(rest, "--count")?, number(rest, "--seed")?)?,
+        "mutants" => mutants::run(&project, number(rest, "--count")?)?,
         "all" => all(&project, rest)?,
         name if RUNS.contains(&name) => proof(&project, name, rest)?,
         _ => {
@@ -51,6 +62,8 @@ fn all(project: &Project, rest: &[&str]) -> Result<bool> {
     for name in RUNS {
         passed &= proof(project, name, rest)?;
     }
+    passed &= fuzz::run(project, None, number(rest, "--seed")?)?;
+    passed &= mutants::run(project, None)?;
     Ok(passed)
 }
 
@@ -87,4 +100,17 @@ pub(crate) fn power_cut_short(project: &Project) -> Result<Vec<String>> {
     } else {
         vec!["power-cut failed: see above; cargo xtask prove power-cut".to_owned()]
     })
+}
+
+fn number(words: &[&str], flag: &str) -> Result<Option<u64>> {
+    let Some(at) = words.iter().position(|word| *word == flag) else {
+        return Ok(None);
+    };
+    let value = words
+        .get(at + 1)
+        .with_context(|| format!("{flag} needs a number"))?;
+    let number = value
+        .parse()
+        .with_context(|| format!("{flag}: \"{value}\" is no number"))?;
+    Ok(Some(number))
 }
