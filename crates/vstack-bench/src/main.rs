@@ -5,6 +5,7 @@
 //! their own protocols; their processor time and memory come from `/proc`. Everything that was started is ended, every
 //! loop has a bound, and the report says machine, load and command.
 
+mod consensus;
 mod http;
 mod load;
 mod machine;
@@ -29,11 +30,14 @@ struct Arguments {
 enum Bench {
     /// A storage node beside nginx and SeaweedFS: GET, PUT, memory, start, growth.
     Store(store::Options),
+    /// Placements committed by ChunkPaxos beside puts of etcd; manifests; a growing catalogue.
+    Consensus(consensus::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().bench {
         Bench::Store(options) => store::run(&options),
+        Bench::Consensus(options) => consensus::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

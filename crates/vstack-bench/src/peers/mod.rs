@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 
 pub(crate) use nginx::nginx;
 pub(crate) use seaweed::seaweed;
-pub(crate) use vstack::{Node, new_paths, vstack};
+pub(crate) use vstack::{Node, key_file, new_paths, vstack};
 
 use crate::http::{Connection, put};
 use crate::process::Process;
@@ -67,7 +67,7 @@ fn upload(address: SocketAddr, paths: &[String], chunks: &[Vec<u8>]) -> Result<(
 }
 
 /// A new folder for a server's files.
-fn fresh(work: &Path, name: &str) -> Result<PathBuf> {
+pub(crate) fn fresh(work: &Path, name: &str) -> Result<PathBuf> {
     let folder = work.join(name);
     if folder.exists() {
         std::fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;

@@ -60,7 +60,7 @@ impl Node {
     }
 }
 
-fn key_file(folder: &Path) -> Result<PathBuf> {
+pub(crate) fn key_file(folder: &Path) -> Result<PathBuf> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let file = folder.join("cluster.key");
     if !file.exists() {
