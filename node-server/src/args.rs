@@ -255,6 +255,9 @@ pub(crate) struct StatusOptions {
     /// Folder of the local cluster, to name its processes [default: that of `vstack dev`].
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+    /// What agreement on placements cost: requests of ChunkPaxos for each chunk, counted since the roles started.
+    #[arg(long)]
+    pub(crate) consensus: bool,
 }
 
 /// Where the picture goes.

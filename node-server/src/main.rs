@@ -7,6 +7,7 @@ mod args;
 mod backup;
 mod clip;
 mod cluster;
+mod consensus;
 mod dev;
 mod failure;
 mod frame;

@@ -1,6 +1,7 @@
 //! `vstack status`.
 
 use serde::Serialize;
+use vstack_api::consensus::CatalogueState;
 use vstack_api::wire::{NodeEntry, VideoQuery};
 use vstack_core::node::NodeHealth;
 use vstack_server::dev::{ClusterState, ServeReady};
@@ -17,6 +18,8 @@ struct Status {
     healthy: usize,
     total: usize,
     videos: u64,
+    /// What the cluster lacks and has too much of.
+    state: CatalogueState,
     nodes: Vec<NodeEntry>,
     /// Of `vstack dev`, when it runs this cluster on this machine.
     supervisor_pid: Option<u32>,
@@ -25,6 +28,9 @@ struct Status {
 
 pub(crate) async fn run(options: &StatusOptions, place: &Place, output: &Output) -> Result<(), Failure> {
     let catalogue = cluster::catalogue(place);
+    if options.consensus {
+        return crate::consensus::run(&catalogue, output).await;
+    }
     let metadata_url = catalogue.0.base_url().to_owned();
     let nodes = catalogue.nodes().await?;
     let none = VideoQuery {
@@ -36,6 +42,7 @@ pub(crate) async fn run(options: &StatusOptions, place: &Place, output: &Output)
     let status = Status {
         uploader_url: catalogue.uploader_url().await?,
         videos: catalogue.videos(&none).await?.total,
+        state: catalogue.consensus().await?.state,
         metadata_url,
         healthy: nodes
             .iter()
@@ -57,11 +64,12 @@ fn described(status: &Status) -> String {
         .as_deref()
         .unwrap_or("none: uploads are not possible");
     format!(
-        "metadata  {}\nuploader  {uploader}\nvideos    {}\nnodes     {} of {} healthy\n\n{}",
+        "metadata  {}\nuploader  {uploader}\nvideos    {}\nnodes     {} of {} healthy\n{}\n{}",
         status.metadata_url,
         status.videos,
         status.healthy,
         status.total,
+        lacking(&status.state),
         table::table(
             &[
                 "address",
@@ -75,6 +83,26 @@ fn described(status: &Status) -> String {
             &rows
         )
     )
+}
+
+/// Said only when there is something to say.
+fn lacking(state: &CatalogueState) -> String {
+    let CatalogueState {
+        under_replicated_chunks: chunks,
+        missing_parts,
+        lost_parts,
+        waiting_collection,
+    } = state;
+    let mut text = String::new();
+    if *chunks > 0 {
+        text.push_str(&format!(
+            "protecting {chunks} chunks lack {missing_parts} copies, {lost_parts} of them lost by their node\n"
+        ));
+    }
+    if *waiting_collection > 0 {
+        text.push_str(&format!("collecting {waiting_collection} objects\n"));
+    }
+    text
 }
 
 fn row(node: &NodeEntry, status: &Status) -> Vec<String> {

@@ -4,6 +4,7 @@
 //! durable on return and which codes it answers with stands in `docs/api.md`.
 
 pub mod client;
+pub mod consensus;
 pub mod error;
 pub mod inventory;
 pub mod listing;

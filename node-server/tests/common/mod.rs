@@ -90,9 +90,12 @@ impl Dev {
     pub fn start_with(data: &Path, arguments: &[&str]) -> Self {
         let mut command = vstack();
         command
-            .args(["dev", "--json", "--port-base", "0", "--data"])
+            .args(["dev", "--json", "--data"])
             .arg(data)
             .args(arguments);
+        if !arguments.contains(&"--port-base") {
+            command.args(["--port-base", "0"]);
+        }
         let (process, lines) = Process::start(command);
         let line = lines
             .next(Duration::from_secs(60))

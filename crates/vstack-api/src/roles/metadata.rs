@@ -10,6 +10,7 @@ use vstack_core::manifest::Manifest;
 
 use super::CALL_TIMEOUT;
 use crate::client::{ApiError, Endpoint, with_json};
+use crate::consensus::CatalogueCounts;
 use crate::inventory::{InventoryAnswer, InventoryDetails, InventoryPage};
 use crate::transport::{Method, Response, Transport};
 use crate::wire::{
@@ -193,6 +194,22 @@ impl MetadataClient {
             .await
     }
 
+    /// What ChunkPaxos cost since the role started, and what the cluster lacks now.
+    ///
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn consensus(&self) -> Result<CatalogueCounts, ApiError> {
+        self.get("/consensus").await
+    }
+
+    /// Addresses of all uploaders that may be alive.
+    ///
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn uploader_urls(&self) -> Result<Vec<String>, ApiError> {
+        self.get("/uploaders").await
+    }
+
     /// Tells a page of what the node holds.
     ///
     /// # Errors
@@ -226,8 +243,7 @@ impl MetadataClient {
     /// # Errors
     /// The role refused or did not answer.
     pub async fn uploader_url(&self) -> Result<Option<String>, ApiError> {
-        let uploaders: Vec<String> = self.get("/uploaders").await?;
-        Ok(uploaders.into_iter().next())
+        Ok(self.uploader_urls().await?.into_iter().next())
     }
 
     /// Makes a backup on the role's machine. It may take as long as the catalogue is large.

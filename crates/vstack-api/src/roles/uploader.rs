@@ -8,6 +8,7 @@ use vstack_core::digest::Sha256Digest;
 
 use super::CALL_TIMEOUT;
 use crate::client::{ApiError, Endpoint};
+use crate::consensus::ProposerCounts;
 use crate::sse;
 use crate::transport::{Body, ByteStream, Method};
 use crate::wire::{Job, UploadAccepted};
@@ -70,6 +71,16 @@ impl UploaderClient {
                 self.0.request(Method::GET, &format!("/jobs/{job_id}")),
                 CALL_TIMEOUT,
             )
+            .await
+    }
+
+    /// What ChunkPaxos cost since the role started.
+    ///
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn consensus(&self) -> Result<ProposerCounts, ApiError> {
+        self.0
+            .json(self.0.request(Method::GET, "/consensus"), CALL_TIMEOUT)
             .await
     }
 

@@ -98,6 +98,7 @@ async fn collect_on(
     let mut objects = objects.into_iter();
     for object in objects.by_ref() {
         let order = DeleteOrder::signed(&key, object.object, object.ballot, object.node);
+        metadata.counts.delete_obj.inc();
         match storage.delete(&order).await {
             Ok(()) => done.push(object),
             Err(error) if error.code() == ErrorCode::ChunkNotFound => done.push(object),

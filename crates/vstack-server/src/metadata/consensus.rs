@@ -33,6 +33,8 @@ pub(super) async fn open(
     StrictJson(batch): StrictJson<OpenBatch>,
 ) -> Answer<Json<OpenBatchAnswer>> {
     check_batch("requests", batch.requests.len())?;
+    metadata.counts.open_requests.inc();
+    metadata.counts.open_items.inc_by(batch.requests.len() as u64);
     let nodes = metadata.nodes().await?;
     let now = metadata.now();
     let choice = Choice::new(&nodes, now).after_start(metadata.running_for_ms());
@@ -168,6 +170,8 @@ pub(super) async fn commit(
     StrictJson(batch): StrictJson<CommitBatch>,
 ) -> Answer<Json<CommitBatchAnswer>> {
     check_batch("commits", batch.commits.len())?;
+    metadata.counts.commit_requests.inc();
+    metadata.counts.commit_items.inc_by(batch.commits.len() as u64);
     let now = metadata.now();
     let commands = batch
         .commits
@@ -184,10 +188,18 @@ pub(super) async fn commit(
     let results = replies.into_iter().map(|item| {
         let (_, reply) = item?;
         let decided = reply.committed().ok_or_else(unexpected)?;
+        if !decided.replayed {
+            metadata.counts.decided.inc();
+        }
         committed(decided)
     });
     let results = results
-        .map(|item: Item<Committed>| item.map_err(|problem| *problem).into())
+        .inspect(|item: &Item<Committed>| {
+            if item.is_err() {
+                metadata.counts.refused.inc();
+            }
+        })
+        .map(|item| item.map_err(|problem| *problem).into())
         .collect();
     Ok(Json(CommitBatchAnswer { results }))
 }

@@ -32,6 +32,7 @@ pub(super) async fn page(
     let signed = page.verifies(node, &metadata.key.receipt_key(node));
     check_sender(&metadata, node, page.incarnation, signed).await?;
     check_page(&page)?;
+    metadata.counts.inventory.inc();
     let reported = |name: &ObjectName| ReportedObject {
         object: name.object,
         ballot: name.ballot,

@@ -9,6 +9,7 @@ mod care;
 mod catch_up;
 mod collect;
 mod consensus;
+mod counts;
 mod fetch;
 mod finalize;
 mod input;
@@ -121,7 +122,9 @@ pub async fn start(config: MetadataConfig) -> Result<Running, StartError> {
     tokio::spawn(backups::run(metadata.clone(), stop.clone()));
     tokio::spawn(care::run(metadata.clone(), unchecked, stop.clone()));
     let address = config.listen;
-    let site = Site::new(routes(metadata), Metrics::new());
+    let metrics = Metrics::new();
+    metadata.counts.register(&metrics);
+    let site = Site::new(routes(metadata), metrics);
     let running = Running::serve("metadata", None, listener, site, stop);
     running
         .map(|running| running.closing_with(closed))
@@ -144,6 +147,7 @@ fn routes(metadata: Arc<Metadata>) -> Router {
         .route("/video/{video_id}/view", post(videos::view))
         .route("/manifest/{video_id}", get(manifest::show))
         .route("/chunk/{chunk_id}/commit", post(plain::commit))
+        .route("/consensus", get(counts::show))
         .route("/consensus/open", post(consensus::open))
         .route("/consensus/commit", post(consensus::commit))
         .route("/nodes", get(nodes::all))

@@ -138,6 +138,7 @@ async fn adopt(
     checksum: Sha256Digest,
 ) -> Result<Receipt, String> {
     let storage = metadata.storage(&node.url);
+    metadata.counts.adopt.inc();
     let answer = storage
         .adopt(grant.clone(), grant.chunk_id, Ballot::PLAIN, Some(checksum))
         .await;

@@ -15,6 +15,7 @@ use vstack_core::limits::NODE_DOWN_AFTER_MS;
 use vstack_core::time::UnixMillis;
 use vstack_meta::{Cmd, MetaStore, NodeRecord, Reply};
 
+use super::counts::Counts;
 use super::problem::refusal;
 use crate::http::Answer;
 
@@ -53,6 +54,7 @@ pub(super) struct Metadata {
     pub(super) store: Arc<dyn MetaStore>,
     pub(super) key: ClusterKey,
     pub(super) clock: Clock,
+    pub(super) counts: Counts,
     pub(super) settings: Settings,
     transport: Arc<dyn Transport>,
     /// When each uploader was last heard of.
@@ -81,6 +83,7 @@ impl Metadata {
             key,
             started: clock.now(),
             clock,
+            counts: Counts::default(),
             settings,
             transport: Arc::new(HttpTransport::new()),
             uploaders: Mutex::default(),

@@ -17,6 +17,7 @@ use vstack_core::paxos::master::{Accepted, Value};
 use vstack_core::paxos::proposer::Failure;
 
 use super::batch::Batcher;
+use super::counts::Counts;
 use super::jobs::JobHandle;
 use super::place::now;
 
@@ -51,16 +52,19 @@ impl fmt::Debug for Catalogue {
 
 impl Catalogue {
     /// `patience` is how long one call waits for a catalogue that does not answer.
-    pub(super) fn new(metadata: MetadataClient, patience: Duration) -> Self {
+    pub(super) fn new(metadata: MetadataClient, patience: Duration, counts: &Counts) -> Self {
         let opening = metadata.clone();
-        let opens = Batcher::new(MAX_BATCH_CHUNKS, move |requests| {
+        let (opened, committed) = (counts.open.clone(), counts.commit.clone());
+        let opens = Batcher::new(MAX_BATCH_CHUNKS, move |requests: Vec<OpenItem>| {
+            opened.sent(requests.len());
             let metadata = opening.clone();
             async move {
                 let answer = metadata.open(&OpenBatch { requests }).await?;
                 Ok(answer.grants.into_iter().map(Into::into).collect())
             }
         });
-        let commits = Batcher::new(COMMITS_AT_ONCE, move |commits| {
+        let commits = Batcher::new(COMMITS_AT_ONCE, move |commits: Vec<CommitItem>| {
+            committed.sent(commits.len());
             let metadata = metadata.clone();
             async move {
                 let answer = metadata.commit(&CommitBatch { commits }).await?;

@@ -9,6 +9,7 @@
 
 mod batch;
 mod catalogue;
+mod counts;
 mod jobs;
 mod pipeline;
 mod place;
@@ -35,6 +36,7 @@ use vstack_media::ffmpeg::Tools;
 use crate::metrics::Metrics;
 use crate::role::{Running, Site, StartError, listen};
 use catalogue::Catalogue;
+use counts::Counts;
 use pipeline::Pipeline;
 use place::ChunkPlacer;
 use spool::Spool;
@@ -91,10 +93,13 @@ pub async fn start(config: UploaderConfig) -> Result<Running, StartError> {
     let transport: Arc<dyn Transport> = Arc::new(HttpTransport::new());
     let metadata = MetadataClient::with_transport(&config.metadata_url, Arc::clone(&transport));
     let patience = config.catalogue_patience;
+    let (metrics, counts) = (Metrics::new(), Counts::default());
+    counts.register(&metrics);
     let placer = ChunkPlacer::new(
-        Catalogue::new(metadata.clone(), patience),
+        Catalogue::new(metadata.clone(), patience, &counts),
         transport,
         config.retry_pauses_ms,
+        counts.clone(),
     );
     let pipeline = Pipeline::new(
         config.tools,
@@ -103,9 +108,10 @@ pub async fn start(config: UploaderConfig) -> Result<Running, StartError> {
         patience,
         config.conversions_at_once,
     );
-    let uploader = Arc::new(Uploader::new(spool, metadata.clone(), pipeline, stop.clone()));
+    let uploader = Uploader::new(spool, metadata.clone(), pipeline, counts, stop.clone());
+    let uploader = Arc::new(uploader);
     uploader.take_up_unfinished().await;
-    let site = Site::new(routes::routes(Arc::clone(&uploader)), Metrics::new());
+    let site = Site::new(routes::routes(Arc::clone(&uploader)), metrics);
     let running = Running::serve("uploader", None, listener, site, stop.clone()).map_err(|cause| {
         StartError::Listen {
             address: config.listen,

@@ -27,6 +27,7 @@ use vstack_core::paxos::{Grant, OpenKind};
 use vstack_core::time::UnixMillis;
 
 use super::catalogue::{Catalogue, catalogue_failure};
+use super::counts::{Counts, Path, Sent};
 use super::jobs::JobHandle;
 
 /// A node that accepts a connection and then says nothing (stopped, or its disk hangs) is given up on after this and a
@@ -57,6 +58,7 @@ pub(super) struct ChunkPlacer {
     catalogue: Catalogue,
     transport: Arc<dyn Transport>,
     pauses_ms: [u64; 3],
+    counts: Counts,
 }
 
 impl ChunkPlacer {
@@ -64,11 +66,13 @@ impl ChunkPlacer {
         catalogue: Catalogue,
         transport: Arc<dyn Transport>,
         pauses_ms: [u64; 3],
+        counts: Counts,
     ) -> Self {
         Self {
             catalogue,
             transport,
             pauses_ms,
+            counts,
         }
     }
 
@@ -90,6 +94,7 @@ impl ChunkPlacer {
             node_urls: BTreeMap::new(),
             given_up: Vec::new(),
             refused: None,
+            sent: Sent::default(),
         };
         driver.run(proposer).await
     }
@@ -105,6 +110,7 @@ struct Driver<'a> {
     given_up: Vec<(NodeId, String)>,
     /// The catalogue's last word, where it was a no that no repetition changes.
     refused: Option<ErrorCode>,
+    sent: Sent,
 }
 
 /// What a message came to.
@@ -134,12 +140,16 @@ impl Driver<'_> {
             for output in outputs {
                 match output {
                     Output::Done { under_replicated, .. } => {
+                        self.placer.counts.settle(self.sent.path(), self.sent);
                         return Ok(Placed {
                             under_replicated,
                             given_up: self.given_up,
                         });
                     }
-                    Output::Failed { reason } => return Err(self.failure(&reason)),
+                    Output::Failed { reason } => {
+                        self.placer.counts.settle(Path::Failed, self.sent);
+                        return Err(self.failure(&reason));
+                    }
                     Output::GaveUpOn { node, reason } => {
                         warn!(chunk = %self.chunk.id, %node, %reason, "node given up on for this chunk");
                         self.given_up.push((node, reason));
@@ -151,6 +161,7 @@ impl Driver<'_> {
                 return Err(self.failure("nothing is left to try"));
             };
             self.refused = event.refused;
+            self.sent.ballots += u64::from(matches!(event.input, Input::Granted { .. }));
             self.node_urls.extend(event.node_urls);
             outputs = proposer.step(now(), event.input);
         }
@@ -175,7 +186,7 @@ impl Driver<'_> {
         Problem::new(code, detail)
     }
 
-    fn message(&self, output: Output) -> Option<BoxFuture<'static, Event>> {
+    fn message(&mut self, output: Output) -> Option<BoxFuture<'static, Event>> {
         let (job, catalogue) = (Arc::clone(&self.job), self.placer.catalogue.clone());
         let digest = self.digest;
         Some(match output {
@@ -196,14 +207,24 @@ impl Driver<'_> {
                     open_event(opened, &digest)
                 })
             }
-            Output::Prepare { node, grant } => self.prepare(node, grant),
-            Output::Accept { node, grant } => self.store(node, grant, None),
-            Output::Adopt { node, grant, from } => self.store(node, grant, Some(from)),
+            Output::Prepare { node, grant } => {
+                self.sent.prepare += 1;
+                self.prepare(node, grant)
+            }
+            Output::Accept { node, grant } => {
+                self.sent.accept += 1;
+                self.store(node, grant, None)
+            }
+            Output::Adopt { node, grant, from } => {
+                self.sent.adopt += 1;
+                self.store(node, grant, Some(from))
+            }
             Output::Commit {
                 ballot,
                 value,
                 receipts,
             } => {
+                self.sent.commits += 1;
                 let media = self.chunk.media.clone();
                 let item = CommitItem {
                     chunk_id: self.chunk.id,

@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use futures::stream::{self, Stream, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::sleep;
+use vstack_api::consensus::ProposerCounts;
 use vstack_api::wire::{Job, JobState, UploadAccepted};
 use vstack_api::{ErrorCode, Problem};
 use vstack_core::id::VideoId;
@@ -35,6 +36,7 @@ pub(super) fn routes(uploader: Arc<Uploader>) -> Router {
         .route("/upload/{video_id}", put(upload_raw).post(upload_raw))
         .layer(DefaultBodyLimit::disable());
     Router::new()
+        .route("/consensus", get(show_counts))
         .route("/jobs", get(list_jobs))
         .route("/jobs/{job_id}", get(show_job).delete(cancel_job))
         .route("/jobs/{job_id}/events", get(watch_job))
@@ -225,6 +227,10 @@ async fn upload_raw(
 
 fn length_of(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+async fn show_counts(State(uploader): Shared) -> Json<ProposerCounts> {
+    Json(uploader.counts.read())
 }
 
 async fn list_jobs(State(uploader): Shared) -> Json<Vec<Job>> {

@@ -19,6 +19,7 @@ use vstack_api::wire::{Job, JobState, UploadAccepted};
 use vstack_api::{ErrorCode, Problem};
 use vstack_core::id::VideoId;
 
+use super::counts::Counts;
 use super::jobs::{JobFailure, JobHandle, Jobs};
 use super::pipeline::Pipeline;
 use super::place::now;
@@ -39,6 +40,7 @@ pub(super) struct Uploader {
     spool: Arc<Spool>,
     pub(super) metadata: MetadataClient,
     pipeline: Pipeline,
+    pub(super) counts: Counts,
     pub(super) stop: CancellationToken,
 }
 
@@ -47,6 +49,7 @@ impl Uploader {
         spool: Spool,
         metadata: MetadataClient,
         pipeline: Pipeline,
+        counts: Counts,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -54,6 +57,7 @@ impl Uploader {
             spool: Arc::new(spool),
             metadata,
             pipeline,
+            counts,
             stop,
         }
     }
