@@ -71,6 +71,8 @@ pub(crate) enum Command {
     Play(PlayOptions),
     /// Generate a test clip: moving picture, time code, tones, and a bar code of the frame number.
     MakeClip(ClipOptions),
+    /// Show how the nodes agree: stories of the protocol, drawn step by step.
+    ConsensusDemo(ConsensusOptions),
     /// Read the frame number of a generated clip from a picture of the screen.
     ReadFrame(FrameOptions),
     /// Compare a picture of the screen with the frames of a video file.
@@ -292,6 +294,19 @@ pub(crate) struct ClipOptions {
     /// 320x180 at 0.3 Mbit/s instead of 1280x720 at 1.5 Mbit/s.
     #[arg(long)]
     pub(crate) small: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConsensusOptions {
+    /// Which story; all of them if not given, `list` for their names.
+    #[arg(conflicts_with = "file")]
+    pub(crate) story: Option<String>,
+    /// Draw a told run from a JSON file: a counterexample of the model checker, or a story that was saved.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Wait for Enter after every step.
+    #[arg(long)]
+    pub(crate) step: bool,
 }
 
 #[derive(Debug, Args)]

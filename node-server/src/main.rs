@@ -8,6 +8,7 @@ mod backup;
 mod clip;
 mod cluster;
 mod consensus;
+mod consensus_demo;
 mod dev;
 mod failure;
 mod frame;
@@ -64,6 +65,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Status(options) => Box::pin(status::run(&options, &place, output)).await,
         Command::Play(options) => Box::pin(play::run(options, &place, output)).await,
         Command::MakeClip(options) => Box::pin(clip::run(options, output)).await,
+        Command::ConsensusDemo(options) => consensus_demo::run(&options, output),
         Command::ReadFrame(options) => frame::run(&options, output),
         Command::MatchFrame(options) => match_frame::run(&options, output).await,
     }
