@@ -104,6 +104,33 @@ impl ChunkDigest {
     }
 }
 
+/// SHA-256 of bytes that arrive in pieces; for callers that hash the leaves elsewhere at the same time.
+#[derive(Clone, Default)]
+pub struct WholeHasher(Sha256);
+
+impl fmt::Debug for WholeHasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WholeHasher").finish_non_exhaustive()
+    }
+}
+
+impl WholeHasher {
+    /// Adds the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of a chunk of `size_bytes` with these leaf hashes.
+    #[must_use]
+    pub fn finish(self, size_bytes: u64, leaves: &[Sha256Digest]) -> ChunkDigest {
+        ChunkDigest {
+            size_bytes,
+            sha256: Sha256Digest(self.0.finalize().into()),
+            leaf_root: merkle_root(leaves),
+        }
+    }
+}
+
 /// Computes a [`ChunkDigest`] and the leaf hashes while bytes arrive in pieces of any length.
 #[derive(Clone)]
 pub struct ChunkHasher {
@@ -228,6 +255,9 @@ mod tests {
             bytes.chunks(step).for_each(|piece| hasher.update(piece));
             let (digest, leaves) = hasher.finish();
             prop_assert_eq!(digest, ChunkDigest::of(&bytes));
+            let mut whole = WholeHasher::default();
+            bytes.chunks(step).for_each(|piece| whole.update(piece));
+            prop_assert_eq!(whole.finish(len as u64, &leaves), digest);
             prop_assert_eq!(digest.sha256, Sha256Digest::of(&bytes));
             prop_assert_eq!(leaves.len(), len.div_ceil(LEAF_BYTES).max(1));
             for (leaf, piece) in leaves.iter().zip(bytes.chunks(LEAF_BYTES)) {

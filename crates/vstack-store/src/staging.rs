@@ -12,7 +12,7 @@ use crate::record::BATCH_ALIGN;
 
 const BLOCK: usize = 4096;
 const _: () = assert!(BLOCK as u64 == BATCH_ALIGN);
-/// Written at once; as large as a usual batch. The system splits it into as many requests as the disk takes at a time.
+/// Written at once. The system splits it into as many requests as the disk takes at a time.
 const STAGING_BYTES: usize = 4 << 20;
 
 /// Memory for one piece of a batch. Grows to what batches need, up to [`STAGING_BYTES`], and stays.

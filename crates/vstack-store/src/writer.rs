@@ -1,6 +1,6 @@
 //! The writer: one thread that appends, syncs, publishes and then answers, in this order and no other.
 //!
-//! It takes whatever waits, up to 4 MiB, as one batch: one run of `pwritev`, one `fdatasync` for all of them. While it
+//! It takes whatever waits, up to 16 MiB, as one batch: one run of writes, one `fdatasync` for all of them. While it
 //! syncs, the next batch gathers by itself, so an idle disk never waits and a busy one gets large batches.
 //!
 //! After any failed write or sync the superblock is closed for ever (Linux forgets a failed sync: the next one says
@@ -28,8 +28,9 @@ use crate::shared::Shared;
 use crate::staging::Staging;
 use crate::superblock::{SUPERBLOCK_HEADER_LEN, SuperblockHeader, create};
 
-/// A batch closes at this size. Larger ones no longer save anything and let the first requests wait.
-const BATCH_BYTES: u64 = 4 << 20;
+/// A batch closes at this size: eight chunks of 2 MiB share a sync, which costs as much as writing two of them. Larger
+/// ones save little more and let the first requests wait.
+const BATCH_BYTES: u64 = 16 << 20;
 /// Room in every superblock that only deletes may use: on a disk without any other, somebody must be able to make some.
 const DELETE_ROOM: u64 = 1 << 20;
 

@@ -33,6 +33,7 @@ use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 use vstack_api::wire::{DISK_USAGE_HEADER, EGRESS_HEADER, IN_FLIGHT_HEADER, NODE_ID_HEADER, StorageHealth};
 use vstack_core::keys::ClusterKey;
 use vstack_store::{Reserve, Store, StoreError, StoreOptions};
@@ -133,6 +134,8 @@ pub async fn start(config: StorageConfig) -> Result<Running, StartError> {
         tokio::spawn(telling);
     }
     let node_id = node.node_id();
+    let (sha256, crc32c) = hash_backends();
+    info!(sha256, crc32c, "hashing with");
     let metrics = Metrics::new();
     counters::register(&metrics, &node);
     let site = Site {
@@ -188,4 +191,34 @@ async fn health(State(node): State<Arc<Node>>) -> Answer<axum::Json<StorageHealt
         boot_epoch: identity.boot_epoch,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }))
+}
+
+/// What this processor computes SHA-256 and CRC32C with. Without its own instructions a node is several times slower.
+fn hash_backends() -> (&'static str, &'static str) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let sha256 = match is_x86_feature_detected!("sha") {
+            true => "sha-ni",
+            false => "software",
+        };
+        let crc32c = match is_x86_feature_detected!("sse4.2") {
+            true => "sse4.2",
+            false => "software",
+        };
+        (sha256, crc32c)
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        let sha256 = match std::arch::is_aarch64_feature_detected!("sha2") {
+            true => "sha2",
+            false => "software",
+        };
+        let crc32c = match std::arch::is_aarch64_feature_detected!("crc") {
+            true => "crc",
+            false => "software",
+        };
+        (sha256, crc32c)
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    ("software", "software")
 }

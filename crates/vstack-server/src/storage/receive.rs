@@ -4,6 +4,7 @@
 //! is needed: a connection that sends nothing holds nothing, and one that sends slowly is given up.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -13,9 +14,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 use tracing::info;
 use vstack_api::ErrorCode;
-use vstack_core::digest::{ChunkDigest, ChunkHasher, Sha256Digest};
+use vstack_core::digest::{ChunkDigest, LEAF_BYTES, Sha256Digest, WholeHasher, leaf_hash};
 use vstack_core::limits::MAX_CHUNK_BYTES;
 
 use super::buffers::{Buffer, Buffers, PIECE_BYTES};
@@ -23,6 +25,8 @@ use crate::http::{Answer, Refusal, refuse};
 
 /// What all bodies that are being received may take together: four of the largest chunks.
 const BUDGET_PIECES: usize = 2048;
+/// Pieces are hashed leaf by leaf.
+const _: () = assert!(PIECE_BYTES.is_multiple_of(LEAF_BYTES));
 const _: () = assert!(BUDGET_PIECES as u64 * PIECE_BYTES as u64 == 4 * MAX_CHUNK_BYTES);
 /// How long a body waits for memory before its writer is told to come again.
 const BUDGET_PATIENCE: Duration = Duration::from_secs(10);
@@ -45,6 +49,9 @@ pub(super) struct Receiver {
     budget: Arc<Semaphore>,
     /// Between two pieces of a body.
     patience: Duration,
+    /// Bodies that are arriving.
+    open: AtomicUsize,
+    cores: usize,
 }
 
 impl Receiver {
@@ -53,6 +60,8 @@ impl Receiver {
             buffers,
             budget: Arc::new(Semaphore::new(BUDGET_PIECES)),
             patience,
+            open: AtomicUsize::new(0),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
 
@@ -75,15 +84,38 @@ struct Gathering<'a> {
     full: Vec<Bytes>,
     /// The piece that is being filled, and how far it is.
     filling: Option<(Buffer, usize)>,
+    /// The hashes of each full piece's leaves.
+    leaves: Vec<Leaves>,
     budget: Option<OwnedSemaphorePermit>,
 }
 
+/// Hashes of a piece's leaves. A chunk is hashed twice, as a whole and by leaves, and neither can be divided: on a core
+/// that has nothing else to do the leaves are hashed at the same time as the whole.
+enum Leaves {
+    Hashed(Vec<Sha256Digest>),
+    Elsewhere(JoinHandle<Vec<Sha256Digest>>),
+}
+
+impl Leaves {
+    fn of(piece: &Bytes, spare_core: bool) -> Self {
+        let hash = |piece: &Bytes| piece.chunks(LEAF_BYTES).map(leaf_hash).collect();
+        if spare_core {
+            let piece = piece.clone();
+            Self::Elsewhere(tokio::task::spawn_blocking(move || hash(&piece)))
+        } else {
+            Self::Hashed(hash(piece))
+        }
+    }
+}
+
 impl<'a> Gathering<'a> {
-    const fn new(receiver: &'a Receiver) -> Self {
+    fn new(receiver: &'a Receiver) -> Self {
+        receiver.open.fetch_add(1, Ordering::Relaxed);
         Self {
             receiver,
             full: Vec::new(),
             filling: None,
+            leaves: Vec::new(),
             budget: None,
         }
     }
@@ -100,7 +132,7 @@ impl<'a> Gathering<'a> {
             bytes = later;
             let filled = filled + now.len();
             if filled == PIECE_BYTES {
-                self.full.push(buffer.freeze(0..filled));
+                self.close(buffer.freeze(0..filled));
             } else {
                 self.filling = Some((buffer, filled));
             }
@@ -117,12 +149,34 @@ impl<'a> Gathering<'a> {
         Ok(buffer)
     }
 
-    /// The pieces; nothing if nothing arrived.
-    fn finish(mut self) -> Option<(Vec<Bytes>, OwnedSemaphorePermit)> {
-        if let Some((buffer, filled)) = self.filling {
-            self.full.push(buffer.freeze(0..filled));
+    fn close(&mut self, piece: Bytes) {
+        let bodies = self.receiver.open.load(Ordering::Relaxed);
+        self.leaves.push(Leaves::of(&piece, bodies < self.receiver.cores));
+        self.full.push(piece);
+    }
+
+    /// The pieces and the leaves' hashes; nothing if nothing arrived.
+    async fn finish(mut self) -> Answer<Option<(Vec<Bytes>, Vec<Sha256Digest>, OwnedSemaphorePermit)>> {
+        if let Some((buffer, filled)) = self.filling.take() {
+            self.close(buffer.freeze(0..filled));
         }
-        self.budget.map(|budget| (self.full, budget))
+        let mut leaves = Vec::new();
+        for piece in std::mem::take(&mut self.leaves) {
+            leaves.extend(match piece {
+                Leaves::Hashed(hashes) => hashes,
+                Leaves::Elsewhere(hashes) => hashes
+                    .await
+                    .map_err(|panic| refuse(ErrorCode::Internal, format!("hashing failed: {panic}")))?,
+            });
+        }
+        let (full, budget) = (std::mem::take(&mut self.full), self.budget.take());
+        Ok(budget.map(|budget| (full, leaves, budget)))
+    }
+}
+
+impl Drop for Gathering<'_> {
+    fn drop(&mut self) {
+        self.receiver.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -172,7 +226,7 @@ impl Announced {
     /// It breaks off, stops arriving, is too slow, too long, empty, or not what was announced; or there is no memory.
     pub(super) async fn receive(self, receiver: &Receiver, body: Body) -> Answer<Received> {
         let mut pieces = body.into_data_stream();
-        let (mut hasher, mut gathering) = (ChunkHasher::new(), Gathering::new(receiver));
+        let (mut hasher, mut gathering) = (WholeHasher::default(), Gathering::new(receiver));
         let (mut received, started) = (0, Instant::now());
         while let Some(piece) = next(&mut pieces, receiver.patience).await? {
             received += piece.len() as u64;
@@ -186,8 +240,8 @@ impl Announced {
                 return Err(given_up("the body arrives too slowly"));
             }
         }
-        let (data, budget) = gathering.finish().ok_or_else(empty)?;
-        let (digest, _) = hasher.finish();
+        let (data, leaves, budget) = gathering.finish().await?.ok_or_else(empty)?;
+        let digest = hasher.finish(received, &leaves);
         self.check(&digest)?;
         Ok(Received { data, digest, budget })
     }

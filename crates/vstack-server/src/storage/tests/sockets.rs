@@ -121,6 +121,26 @@ async fn an_announced_body_that_never_comes_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_trickles_is_given_up_and_leaves_nothing() {
+    let node = impatient_node().await;
+    let mut socket = node.connect();
+    let path = format!("/chunk/{}", chunk(0));
+    let head = format!("PUT {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000000\r\n\r\n");
+    socket.write_all(head.as_bytes()).unwrap();
+    let mut trickling = socket.try_clone().unwrap();
+    std::thread::spawn(move || {
+        while trickling.write_all(b"a").is_ok() {
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    });
+    let (_, answer) = closed(socket).await;
+    // Whoever still sends while the answer comes may miss it: the connection is reset.
+    assert!(answer.is_empty() || answer.contains("too slowly"), "{answer}");
+    check_problem(node.get(&path).await, ErrorCode::ChunkNotFound).await;
+    assert_eq!(node.counted("vstack_storage_requests_in_flight").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_from_the_head_alone_comes_without_100_continue() {
     let node = TestNode::start().await;
     let head = format!(
