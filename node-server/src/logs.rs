@@ -1,4 +1,5 @@
-//! Logs: text on standard error, filtered by `RUST_LOG`; a serving process also keeps them in its data folder.
+//! Logs: text on standard error, filtered by `RUST_LOG`; a serving process also keeps them in its data folder, one JSON
+//! object a line.
 
 use std::io::IsTerminal as _;
 
@@ -29,7 +30,7 @@ pub(crate) fn start(command: &Command) -> Result<Option<WorkerGuard>, Failure> {
         Command::Serve(options) => {
             let (writer, guard) = tracing_appender::non_blocking(appender(options)?);
             let layer = fmt::layer()
-                .with_ansi(false)
+                .json()
                 .with_writer(writer)
                 .with_filter(EnvFilter::new("info"));
             (Some(layer), Some(guard))
@@ -41,17 +42,19 @@ pub(crate) fn start(command: &Command) -> Result<Option<WorkerGuard>, Failure> {
     Ok(guard)
 }
 
-/// `<data>/logs/storage.log.2026-01-31`: a new file each day.
+/// `<data>/logs/storage.log.2026-01-31`: a new file each day; `storage.log` names the present one.
 fn appender(options: &ServeOptions) -> Result<RollingFileAppender, Failure> {
     let folder = options.data.join("logs");
     let roles: Vec<&str> = options.roles.iter().map(|role| role.as_str()).collect();
+    let name = format!("{}.log", roles.join("-"));
     let unwritable = |cause: &dyn std::fmt::Display| {
         Failure::CannotStart(format!("cannot write logs to {}: {cause}", folder.display()))
     };
     std::fs::create_dir_all(&folder).map_err(|error| unwritable(&error))?;
     let built = RollingFileAppender::builder()
         .rotation(Rotation::DAILY)
-        .filename_prefix(format!("{}.log", roles.join("-")))
+        .filename_prefix(&name)
+        .latest_symlink(&name)
         .max_log_files(KEEP_FILES)
         .build(&folder);
     built.map_err(|error| {

@@ -153,7 +153,7 @@ pub fn warnings(folder: &Path) -> Vec<String> {
             let text = std::fs::read_to_string(&path).expect("a log file is text");
             let odd = text
                 .lines()
-                .filter(|line| line.contains(" WARN ") || line.contains("ERROR "));
+                .filter(|line| line.contains("\"level\":\"WARN\"") || line.contains("\"level\":\"ERROR\""));
             found.extend(odd.map(str::to_owned));
         }
     }
