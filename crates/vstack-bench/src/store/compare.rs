@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{CHUNK_BYTES, OURS, Options, random_chunks};
+use super::{CHUNK_BYTES, OURS, Options, random_chunks, slow};
 use crate::http::put;
 use crate::load::{Job, Outcome};
 use crate::output;
@@ -68,6 +68,7 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
     for round in 0..usize::from(options.rounds) {
         reads(options, &targets, round, report)?;
     }
+    slow::run(options, &ours, report)?;
     let body = chunks.first().map(Vec::as_slice).unwrap_or_default();
     warm_memory(options, &sinks, body)?;
     for round in 0..usize::from(options.rounds) {

@@ -5,6 +5,7 @@
 
 mod compare;
 mod growth;
+mod slow;
 
 use std::path::PathBuf;
 
