@@ -78,6 +78,11 @@ impl Shared {
                 Ok(Some(already)) => answer(done, Ok(already)),
                 Err(refused) => answer(done, Err(refused)),
             },
+            Request::Rebury { name, reason, done } => Some(Pending {
+                name,
+                content: Content::Tombstone { reason },
+                answer: Answer::Delete { done },
+            }),
             Request::Between(work) => {
                 work();
                 None

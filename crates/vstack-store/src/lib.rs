@@ -52,3 +52,7 @@ pub use request::{DeleteDone, DeleteReason, PutDone};
 pub use shared::{Reserve, StoreOptions, StoreStats};
 pub use stepped::SteppedStore;
 pub use store::{AdoptRequest, PutRequest, Store};
+pub use upkeep::{
+    CompactionReport, Compactor, Finding, MayForget, Pace, Pacer, Scrub, ScrubReport, Snapshots, Work,
+    Worker, run_workers,
+};

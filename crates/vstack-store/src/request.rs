@@ -42,6 +42,17 @@ pub enum DeleteReason {
     Order = 2,
 }
 
+impl DeleteReason {
+    /// From a tombstone's flags.
+    pub(crate) const fn from_flags(flags: u8) -> Self {
+        if flags == Self::Client as u8 {
+            Self::Client
+        } else {
+            Self::Order
+        }
+    }
+}
+
 /// Called once, on the writer's thread: it must not block.
 pub(crate) type Done<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
 
@@ -65,6 +76,12 @@ pub(crate) enum Request {
         reason: DeleteReason,
         done: Done<DeleteDone>,
     },
+    /// The tombstone of an object is damaged and has to be written again.
+    Rebury {
+        name: ObjectName,
+        reason: DeleteReason,
+        done: Done<DeleteDone>,
+    },
     /// Something that must not happen while a batch is between its decisions and its publishing.
     Between(Box<dyn FnOnce() + Send>),
 }
@@ -73,7 +90,10 @@ impl Request {
     /// The chunk that it is about.
     pub(crate) const fn chunk(&self) -> Option<ChunkId> {
         match self {
-            Self::Put { name, .. } | Self::Adopt { name, .. } | Self::Delete { name, .. } => Some(name.chunk),
+            Self::Put { name, .. }
+            | Self::Adopt { name, .. }
+            | Self::Delete { name, .. }
+            | Self::Rebury { name, .. } => Some(name.chunk),
             Self::Between(_) => None,
         }
     }

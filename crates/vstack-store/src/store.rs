@@ -13,6 +13,7 @@ use vstack_core::digest::{ChunkDigest, Sha256Digest};
 use vstack_core::id::ChunkId;
 use vstack_core::limits::MAX_CHUNK_BYTES;
 
+use crate::compact::quarantine;
 use crate::error::{DiskFault, StoreError};
 use crate::identity::{FolderLock, Identity};
 use crate::index::ObjectEntry;
@@ -21,6 +22,7 @@ use crate::record::{ObjectName, leaf_crcs};
 use crate::recover::{self, Opened, RecoveryReport};
 use crate::request::{DeleteDone, DeleteReason, Done, PutDone, Request};
 use crate::shared::{Shared, StoreOptions, StoreStats};
+use crate::upkeep::{CompactionReport, ScrubReport};
 use crate::writer::Writer;
 
 /// An object to store.
@@ -378,6 +380,38 @@ impl Store {
         self.inner.shared.stats()
     }
 
+    /// Where the scrub stands and what it found; empty until a [`crate::Scrub`] was made for this store.
+    #[must_use]
+    pub fn scrub(&self) -> ScrubReport {
+        self.inner.shared.upkeep.scrub()
+    }
+
+    /// What compaction did since the start.
+    #[must_use]
+    pub fn compaction(&self) -> CompactionReport {
+        self.inner.shared.upkeep.compaction()
+    }
+
+    /// Files that were set aside, by name. Nothing removes them by itself.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`].
+    pub fn quarantined(&self) -> Result<Vec<String>, StoreError> {
+        let shared = &self.inner.shared;
+        let folder = quarantine(shared.folder());
+        let entries = shared.options.disk.list(&folder);
+        let entries = entries.map_err(|error| DiskFault::new("list", &folder, &error))?;
+        Ok(entries.into_iter().map(|entry| entry.name).collect())
+    }
+
+    /// Writes an index snapshot now, if one can be made; false if not.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`].
+    pub fn save_snapshot(&self) -> Result<bool, StoreError> {
+        Ok(self.inner.shared.save_snapshot()?)
+    }
+
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.inner.shared.identity
@@ -397,7 +431,9 @@ impl Store {
         match unsent {
             None | Some(Request::Between(_)) => {}
             Some(Request::Put { done, .. } | Request::Adopt { done, .. }) => done(Err(StoreError::Stopped)),
-            Some(Request::Delete { done, .. }) => done(Err(StoreError::Stopped)),
+            Some(Request::Delete { done, .. } | Request::Rebury { done, .. }) => {
+                done(Err(StoreError::Stopped))
+            }
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::error::DiskFault;
 use crate::superblock::parse_file_name;
 use marker::{EXTENSION, Marker, Replaced};
 
+pub(crate) use plan::records_of;
 pub use run::{Compacted, Compaction, CompactionStep, Forgettable};
 
 /// Where superblocks are set aside; nothing is ever removed from there.

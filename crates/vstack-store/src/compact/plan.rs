@@ -53,9 +53,10 @@ pub(crate) fn records_of(superblock: &Superblock) -> std::io::Result<(Vec<Entry>
     {
         return Ok((footer.entries, true));
     }
+    // All of that was synced, whatever its last records say.
     let extent = Extent {
         len,
-        abandoned_at: (upto < len).then_some(upto),
+        abandoned_at: Some(upto),
     };
     let scan = scan_unsynced(file, salt, extent);
     let sound = scan.is_sound();

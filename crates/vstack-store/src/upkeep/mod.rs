@@ -1,4 +1,8 @@
-//! What the store remembers about its disk and its housekeeping while it runs.
+//! What the store remembers about its disk and its housekeeping while it runs, and the workers that do it.
+
+mod scrub;
+mod worker;
+mod workers;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,6 +15,10 @@ use crate::error::{DiskFault, StoreError};
 use crate::index::FileUse;
 use crate::shared::Shared;
 use crate::superblock::Superblock;
+
+pub use scrub::{Finding, Scrub, ScrubReport};
+pub use worker::{Pace, Pacer, Work, Worker, run_workers};
+pub use workers::{Compactor, MayForget, Snapshots};
 
 /// More errors than this within an hour, and the disk is not trusted with new objects.
 const MAX_ERRORS: usize = 3;
@@ -33,6 +41,16 @@ struct State {
     compaction_blocked: bool,
     /// Superblocks that looked worth a compaction and were not, with what the index named in them then.
     not_worth: HashMap<Uuid, FileUse>,
+    scrub: ScrubReport,
+    compaction: CompactionReport,
+}
+
+/// What compaction did since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CompactionReport {
+    pub running: bool,
+    pub done: u64,
+    pub freed_bytes: u64,
 }
 
 impl Upkeep {
@@ -44,6 +62,36 @@ impl Upkeep {
     /// Asks for a check of a superblock before all others.
     pub(crate) fn check_first(&self, superblock: Uuid) {
         self.lock().first.push_back(superblock);
+    }
+
+    pub(crate) fn take_first(&self) -> Option<Uuid> {
+        self.lock().first.pop_front()
+    }
+
+    pub(crate) fn scrub(&self) -> ScrubReport {
+        self.lock().scrub.clone()
+    }
+
+    fn set_scrub(&self, report: ScrubReport) {
+        self.lock().scrub = report;
+    }
+
+    fn scrub_progress(&self, checked_bytes: u64) {
+        self.lock().scrub.checked_bytes = checked_bytes;
+    }
+
+    pub(crate) fn compaction(&self) -> CompactionReport {
+        self.lock().compaction
+    }
+
+    fn set_compacting(&self, running: bool) {
+        self.lock().compaction.running = running;
+    }
+
+    fn compacted(&self, freed_bytes: u64) {
+        let mut state = self.lock();
+        state.compaction.done += 1;
+        state.compaction.freed_bytes += freed_bytes;
     }
 
     /// Disk errors since the start.
