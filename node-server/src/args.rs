@@ -65,6 +65,9 @@ pub(crate) enum Command {
     /// Look after the catalogue's file.
     #[command(subcommand)]
     Meta(MetaCommand),
+    /// A storage node's folder, looked at while no node runs; nothing in it is changed.
+    #[command(subcommand)]
+    Storage(StorageCommand),
     /// Nodes, their health, and the library's size.
     Status(StatusOptions),
     /// Play a video without a window and report how it went.
@@ -136,9 +139,32 @@ pub(crate) struct ServeOptions {
     /// Days after which a view counts half in the library's order [default: 7].
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=36_500))]
     pub(crate) view_half_life_days: Option<u64>,
+    /// Room on the disk that a storage node leaves alone [default: 5 % of the disk or two superblocks, whichever is more].
+    #[arg(long, value_name = "N")]
+    pub(crate) reserve_mib: Option<u64>,
     /// End when this process ends.
     #[arg(long, value_name = "PID", hide = true)]
     pub(crate) parent_pid: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StorageCommand {
+    /// Check a folder: what the node's next start would say. Exit code 0: clean, 1: damage, 2: nothing can be said.
+    Fsck {
+        /// The storage node's folder.
+        dir: PathBuf,
+        /// Read every byte of every object too; takes as long as the disk needs for that.
+        #[arg(long)]
+        full: bool,
+    },
+    /// Print the index that the next start would build: one line an object, tombstones included.
+    Index {
+        /// The storage node's folder.
+        dir: PathBuf,
+        /// Believe no footer and no index snapshot, read every header.
+        #[arg(long)]
+        full: bool,
+    },
 }
 
 #[derive(Debug, Args)]

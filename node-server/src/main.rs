@@ -23,6 +23,7 @@ mod roles;
 mod serve;
 mod signals;
 mod status;
+mod storage;
 mod table;
 mod upload;
 mod upload_progress;
@@ -61,6 +62,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Node(command) => Box::pin(node::run(command, &place, output)).await,
         Command::Backup { file } => Box::pin(backup::backup(file.as_deref(), &place, output)).await,
         Command::Restore { file, data } => backup::restore(&file, &data, output),
+        Command::Storage(command) => storage::run(&command, output),
         Command::Meta(command) => Box::pin(meta::run(command, output)).await,
         Command::Status(options) => Box::pin(status::run(&options, &place, output)).await,
         Command::Play(options) => Box::pin(play::run(options, &place, output)).await,

@@ -27,6 +27,8 @@ pub(crate) struct RoleConfig {
     pub(crate) advertise_url: Option<String>,
     /// Of a storage node.
     pub(crate) superblock_mib: Option<u64>,
+    /// Of a storage node.
+    pub(crate) reserve_mib: Option<u64>,
     /// Of the metadata role.
     pub(crate) view_half_life_days: Option<u64>,
 }
@@ -44,6 +46,7 @@ pub(crate) async fn start(config: RoleConfig) -> Result<Running, StartError> {
         metadata_url,
         advertise_url,
         superblock_mib,
+        reserve_mib,
         view_half_life_days,
     } = config;
     match role {
@@ -59,6 +62,7 @@ pub(crate) async fn start(config: RoleConfig) -> Result<Running, StartError> {
             node.metadata_url = metadata_url;
             node.public_url = advertise_url;
             node.superblock_bytes = superblock_mib.map(|mib| mib * MIB);
+            node.reserve_bytes = reserve_mib.map(|mib| mib.saturating_mul(MIB));
             storage::start(node).await
         }
         RoleName::Uploader => {

@@ -86,6 +86,7 @@ fn checked(options: &ServeOptions, place: &Place) -> Result<Vec<RoleConfig>, Fai
         metadata_url: place.metadata_url.clone(),
         advertise_url: options.advertise_url.clone(),
         superblock_mib: options.superblock_mib,
+        reserve_mib: options.reserve_mib,
         view_half_life_days: options.view_half_life_days,
     };
     Ok((0..).zip(roles).map(config).collect())

@@ -69,14 +69,18 @@ impl FolderLock {
         Ok(lock)
     }
 
-    /// Makes sure that no process uses the folder while it is looked at, without changing anything.
-    pub(crate) fn look(disk: &dyn Disk, folder: &Path) -> Result<Self, StoreError> {
+    /// Makes sure that no process uses the folder while it is looked at, without changing anything. A copy of a folder
+    /// may lack the file.
+    pub(crate) fn look(disk: &dyn Disk, folder: &Path) -> Result<Option<Self>, StoreError> {
         let path = folder.join("LOCK");
         let fault = |operation| {
             let path = &path;
             move |error| DiskFault::new(operation, path, &error)
         };
-        let file = disk.open(&path, OpenMode::Read).map_err(fault("open"))?;
+        let file = match disk.open(&path, OpenMode::Read) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(fault("open"))?,
+        };
         let (pid, epoch) = read_lock(&*file).map_err(fault("read"))?;
         if !file.try_lock().map_err(fault("lock"))? {
             return Err(StoreError::Locked {
@@ -84,7 +88,7 @@ impl FolderLock {
                 pid,
             });
         }
-        Ok(Self { file, epoch })
+        Ok(Some(Self { file, epoch }))
     }
 
     pub(crate) const fn epoch(&self) -> u64 {

@@ -84,6 +84,7 @@ async fn current(node: &Arc<Node>) -> Answer<Heartbeat> {
         disk_usage: stats.disk_used_percent,
         chunk_count: stats.chunk_count,
         read_only: stats.read_only.is_some(),
+        corrupt_count: stats.corrupt_count,
         highest_generation: node.store.generation(),
         protocol: PROTOCOL_VERSION,
         clock_ms: clock_ms(),

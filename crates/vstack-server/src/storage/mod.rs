@@ -21,6 +21,7 @@ mod respond;
 mod state;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -44,6 +45,12 @@ use crate::metrics::Metrics;
 use crate::role::{Running, Site, StartError, listen};
 use state::Node;
 
+// What the command line needs to look at a node's folder while no node runs.
+pub use vstack_store::{
+    BadRange, CheckDepth, Checkup, Damaged, ErrorKind, IndexLine, RecoveryReport,
+    StoreOptions as FolderOptions, fsck, read_index,
+};
+
 /// How a storage node is started.
 #[derive(Debug, Clone)]
 pub struct StorageConfig {
@@ -60,6 +67,8 @@ pub struct StorageConfig {
     pub reserve_bytes: Option<u64>,
     /// Largest superblock; 1 GiB if not given. Each open one reserves this much of the disk.
     pub superblock_bytes: Option<u64>,
+    /// Whether scrub, compaction and index snapshots run.
+    pub upkeep: bool,
     /// How often the catalogue is told what is here, after the time at the start.
     pub inventory_period: Duration,
     pub limits: ConnectionLimits,
@@ -77,6 +86,7 @@ impl StorageConfig {
             public_url: None,
             reserve_bytes: None,
             superblock_bytes: None,
+            upkeep: true,
             inventory_period: inventory::PERIOD,
             limits: ConnectionLimits::default(),
         }
@@ -133,6 +143,11 @@ pub async fn start(config: StorageConfig) -> Result<Running, StartError> {
         let telling = inventory::run(Arc::clone(&node), config.inventory_period, stop.clone());
         tokio::spawn(telling);
     }
+    let upkeep = config
+        .upkeep
+        .then(|| upkeep::start(&node.store, &node.load, stop.clone()))
+        .transpose()
+        .map_err(|error| broken(error.to_string()))?;
     let node_id = node.node_id();
     let (sha256, crc32c) = hash_backends();
     info!(sha256, crc32c, "hashing with");
@@ -142,7 +157,12 @@ pub async fn start(config: StorageConfig) -> Result<Running, StartError> {
         limits: config.limits,
         ..Site::new(routes(node), metrics)
     };
-    Running::serve("storage", Some(node_id), listener, site, stop).map_err(|error| broken(error.to_string()))
+    Running::serve("storage", Some(node_id), listener, site, stop)
+        .map(|running| match upkeep {
+            Some(ended) => running.closing_with(ended),
+            None => running,
+        })
+        .map_err(|error| broken(error.to_string()))
 }
 
 /// The role's routes. A chunk's id takes the rest of the path, so that a malformed one is told so whatever is in it.
@@ -177,7 +197,9 @@ async fn ping(State(node): State<Arc<Node>>) -> Response {
 }
 
 async fn health(State(node): State<Arc<Node>>) -> Answer<axum::Json<StorageHealth>> {
-    let stats = node.on_disk(|node| Ok(node.store.stats())).await?;
+    let (stats, (scrub, compaction, quarantined)) = node
+        .on_disk(|node| Ok((node.store.stats(), upkeep::reports(node))))
+        .await?;
     let identity = node.store.identity();
     Ok(axum::Json(StorageHealth {
         node_id: identity.node_id,
@@ -186,7 +208,12 @@ async fn health(State(node): State<Arc<Node>>) -> Answer<axum::Json<StorageHealt
         uptime: node.uptime_sec(),
         bytes_stored: stats.stored_bytes,
         read_only: stats.read_only.is_some(),
+        read_only_reason: stats.read_only.map(|fault| fault.to_string()),
+        disk_errors: stats.disk_errors,
         corrupt_count: stats.corrupt_count,
+        scrub,
+        compaction,
+        quarantined,
         incarnation: identity.incarnation,
         boot_epoch: identity.boot_epoch,
         version: env!("CARGO_PKG_VERSION").to_owned(),

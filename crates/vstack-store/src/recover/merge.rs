@@ -298,8 +298,10 @@ impl<'a> Recovery<'a> {
         } else {
             ObjectState::Unchecked
         };
+        // Compaction may have written the bytes under this very name.
+        let by_reference = header.name != entry.header.name;
         same.then(|| Location {
-            by_reference: true,
+            by_reference,
             ..Location::new(number, position, header.body_len, state)
         })
     }

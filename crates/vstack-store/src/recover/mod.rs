@@ -137,7 +137,7 @@ pub(crate) struct Inspected {
     pub(crate) index: Index,
     pub(crate) superblocks: std::collections::BTreeMap<u32, Arc<Superblock>>,
     /// Held while the caller looks further.
-    pub(crate) _lock: FolderLock,
+    pub(crate) _lock: Option<FolderLock>,
 }
 
 /// Reads a folder as a start would, or every header of it.

@@ -39,6 +39,8 @@ pub struct Pace {
 const REST: Duration = Duration::from_secs(5);
 /// How often a worker that has to wait is looked at: so soon does it notice that viewers have come or gone.
 const TICK: Duration = Duration::from_millis(20);
+/// How long a stop may have to wait.
+const MAX_WAIT: Duration = Duration::from_millis(250);
 
 /// Decides when a worker may take its next step: the bytes of the last one have to be "paid" by time that passed, at the
 /// rate of the moment. Knows no clock.
@@ -71,6 +73,11 @@ impl Pacer {
         self.rest = self.rest.saturating_sub(time);
     }
 
+    /// How long it has nothing to do, if it has to wait for nothing else.
+    fn rest(&self) -> Duration {
+        if self.owed == 0 { self.rest } else { Duration::ZERO }
+    }
+
     /// Whether the worker may go on.
     #[must_use]
     pub fn is_due(&self) -> bool {
@@ -92,7 +99,11 @@ pub fn run_workers(
                 pacer.did(worker.step());
             }
         }
-        let Some(passed) = wait(TICK) else { return };
+        // While nobody has anything to do there is nothing to notice either.
+        let rest = pacers.iter().map(Pacer::rest).min().unwrap_or_default();
+        let Some(passed) = wait(rest.clamp(TICK, MAX_WAIT)) else {
+            return;
+        };
         let open = viewers();
         for (worker, pacer) in workers.iter().zip(&mut pacers) {
             pacer.passed(passed, worker.pace(), open);

@@ -20,6 +20,7 @@ fn heartbeat(key: &ClusterKey, signer: NodeId, url: &str, boot_epoch: u64) -> He
         disk_usage: 10.0,
         chunk_count: 0,
         read_only: false,
+        corrupt_count: 0,
         highest_generation: 0,
         protocol: 1,
         clock_ms: None,

@@ -43,6 +43,8 @@ fn config(data: PathBuf) -> StorageConfig {
     StorageConfig {
         reserve_bytes: Some(0),
         superblock_bytes: Some(256 << 20),
+        // The tests say when damage is found.
+        upkeep: false,
         ..StorageConfig::new(listen, data, key())
     }
 }

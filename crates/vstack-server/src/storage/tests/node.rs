@@ -80,6 +80,48 @@ async fn rot_that_shows_in_the_middle_of_an_answer_cuts_the_connection() {
 }
 
 #[tokio::test]
+async fn the_scrub_finds_rot_that_nobody_reads_and_health_tells() {
+    let node = TestNode::start().await;
+    let data = bytes_of(300_000);
+    for seq in 0..2 {
+        let body = [vec![u8::try_from(seq).unwrap()], data.clone()].concat();
+        node.put(&format!("/chunk/{}", chunk(seq)), body).await;
+    }
+    rot(&node, &[vec![1], data].concat(), 1000);
+    let scrubbing = |config: &mut StorageConfig| config.upkeep = true;
+    let node = TestNode::start_in(node.stop().await, scrubbing).await;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let health = loop {
+        let health: Value = node.get("/health").await.json().await.unwrap();
+        if health["scrub"]["last_ended_ms"].is_u64() {
+            break health;
+        }
+        assert!(Instant::now() < deadline, "no round ended: {health}");
+        tokio::task::yield_now().await;
+    };
+    let (scrub, finding) = (&health["scrub"], &health["scrub"]["findings"][0]);
+    assert_eq!(finding["chunk_id"], Value::from(chunk(1).to_string()), "{health}");
+    assert_eq!(
+        (
+            &scrub["found_total"],
+            &scrub["last_clean_ms"],
+            &health["corrupt_count"]
+        ),
+        (&Value::from(1), &Value::Null, &Value::from(1))
+    );
+    check_problem(
+        node.get(&format!("/chunk/{}", chunk(1))).await,
+        ErrorCode::ChunkCorrupt,
+    )
+    .await;
+    // What was found is still known after a restart, without another round.
+    let node = TestNode::start_in(node.stop().await, scrubbing).await;
+    let health: Value = node.get("/health").await.json().await.unwrap();
+    assert_eq!(health["corrupt_count"], Value::from(1), "{health}");
+    assert_eq!(health["scrub"]["last_ended_ms"], scrub["last_ended_ms"]);
+}
+
+#[tokio::test]
 async fn a_full_node_refuses_writes_before_the_body_and_goes_on_reading_and_deleting() {
     let node = TestNode::start().await;
     let path = format!("/chunk/{}", chunk(0));
