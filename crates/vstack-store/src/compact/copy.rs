@@ -1,5 +1,7 @@
 //! Copying one record: objects are checked on the way, whatever was checked before.
 
+use std::io;
+
 use bytes::Bytes;
 use vstack_core::ballot::Ballot;
 use vstack_core::digest::ChunkHasher;
@@ -11,18 +13,24 @@ use crate::record::{
     data_tail, leaf_crcs,
 };
 
-/// An object's bytes, if they are what its header says.
-pub(super) fn read_object(keep: &Keep) -> Option<Bytes> {
+/// An object's bytes; `None` if they are not what its header says.
+///
+/// # Errors
+/// The disk does not give them back. That is no proof of damage: the next read may succeed.
+pub(super) fn read_object(keep: &Keep) -> io::Result<Option<Bytes>> {
     let header = &keep.entry.header;
     let mut body = vec![0; header.body_len as usize];
     let at = keep.entry.position + HEADER_LEN as u64;
     // From the disk: what memory holds may be better than that, and will not outlive the machine.
-    keep.source.file.drop_cache(at).ok()?;
-    read_exact(&*keep.source.file, &mut body, at).ok()?;
+    keep.source.file.drop_cache(at)?;
+    match read_exact(&*keep.source.file, &mut body, at) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
     let mut hasher = ChunkHasher::new();
     hasher.update(&body);
     let (digest, _) = hasher.finish();
-    (digest == header.digest()).then(|| Bytes::from(body))
+    Ok((digest == header.digest()).then(|| Bytes::from(body)))
 }
 
 /// A record for the new superblock.

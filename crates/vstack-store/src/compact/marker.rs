@@ -5,11 +5,12 @@
 //! by the process that ran it or by the next start; without it the new file goes. Both may be repeated at will.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::disk::{Disk, OpenMode, read_up_to};
+use crate::disk::{Disk, DiskFile, OpenMode, read_up_to};
 use crate::error::DiskFault;
 use crate::footer;
 use crate::identity::replace_file;
@@ -91,15 +92,16 @@ impl Marker {
     }
 
     /// Whether the new superblock is in the file at `path`, complete.
-    pub(super) fn is_complete_at(&self, disk: &dyn Disk, path: &Path) -> bool {
-        let complete = || {
-            let file = disk.open(path, OpenMode::Read).ok()?;
-            let header = open_header(&*file).ok()?.ok()?;
-            let len = file.size().ok()?;
-            let sealed = footer::read(&*file, header.salt, len).is_some();
-            Some(header.uuid == self.uuid && sealed)
+    ///
+    /// # Errors
+    /// The file cannot be read, so nothing may be concluded.
+    pub(super) fn is_complete_at(&self, disk: &dyn Disk, path: &Path) -> Result<bool, DiskFault> {
+        let fault = |error| DiskFault::new("read", path, &error);
+        let Some((file, header)) = opened(disk, path).map_err(fault)? else {
+            return Ok(false);
         };
-        complete() == Some(true)
+        let len = file.size().map_err(fault)?;
+        Ok(header.uuid == self.uuid && footer::read(&*file, header.salt, len).is_some())
     }
 
     /// Puts the new superblock in the place of the old ones. Every step may have been done before.
@@ -114,7 +116,7 @@ impl Marker {
         let mut set_aside = false;
         for old in self.replaced.iter().filter(|old| old.damaged) {
             let path = data.join(file_name(old.number));
-            if uuid_at(disk, &path) == Some(old.uuid) {
+            if uuid_at(disk, &path)? == Some(old.uuid) {
                 let name = format!("superblock_{:06}.{}.dat", old.number, old.uuid);
                 let kept = super::quarantine(folder).join(name);
                 disk.rename(&path, &kept).map_err(fault("set aside", &path))?;
@@ -125,13 +127,17 @@ impl Marker {
             let quarantine = super::quarantine(folder);
             disk.fsync_dir(&quarantine).map_err(fault("sync", &quarantine))?;
         }
-        if uuid_at(disk, &new) == Some(self.uuid) {
+        if uuid_at(disk, &new)? == Some(self.uuid) {
             disk.rename(&new, &place).map_err(fault("rename", &new))?;
+        }
+        if uuid_at(disk, &place)? != Some(self.uuid) {
+            let gone = std::io::ErrorKind::NotFound.into();
+            return Err(DiskFault::new("find the new superblock at", &place, &gone));
         }
         disk.fsync_dir(&data).map_err(fault("sync", &data))?;
         for old in self.replaced.iter().filter(|old| old.number != self.number) {
             let path = data.join(file_name(old.number));
-            if uuid_at(disk, &path) == Some(old.uuid) {
+            if uuid_at(disk, &path)? == Some(old.uuid) {
                 disk.remove(&path).map_err(fault("remove", &path))?;
             }
         }
@@ -147,9 +153,21 @@ impl Marker {
     }
 }
 
-pub(super) fn uuid_at(disk: &dyn Disk, path: &Path) -> Option<Uuid> {
-    let file = disk.open(path, OpenMode::Read).ok()?;
-    Some(open_header(&*file).ok()?.ok()?.uuid)
+/// Which superblock the file at `path` is; `None` if there is none.
+///
+/// # Errors
+/// The file cannot be read. That must never look like a file that is gone: old files are removed by what this says.
+pub(super) fn uuid_at(disk: &dyn Disk, path: &Path) -> Result<Option<Uuid>, DiskFault> {
+    let opened = opened(disk, path).map_err(|error| DiskFault::new("read", path, &error))?;
+    Ok(opened.map(|(_, header)| header.uuid))
+}
+
+fn opened(disk: &dyn Disk, path: &Path) -> std::io::Result<Option<(Arc<dyn DiskFile>, SuperblockHeader)>> {
+    let file = match disk.open(path, OpenMode::Read) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    Ok(open_header(&*file)?.ok().map(|header| (file, header)))
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use tracing::{info, warn};
 use crate::disk::Disk;
 use crate::error::DiskFault;
 use crate::superblock::parse_file_name;
-use marker::{EXTENSION, Marker, Replaced};
+use marker::{EXTENSION, Marker};
 
 pub(crate) use plan::records_of;
 pub use run::{Compacted, Compaction, CompactionStep, Forgettable};
@@ -69,18 +69,21 @@ pub(crate) fn pending(disk: &dyn Disk, data: &Path) -> Result<Vec<Pending>, Disk
     for name in names(disk, data)? {
         if name.ends_with(EXTENSION) {
             let marker = Marker::read(disk, &data.join(&name))?;
-            pending.extend(marker.and_then(|marker| decided(disk, data, marker)));
+            if let Some(marker) = marker {
+                pending.extend(decided(disk, data, marker)?);
+            }
         }
     }
     Ok(pending)
 }
 
 /// A marker counts if the new superblock is there as a whole.
-fn decided(disk: &dyn Disk, data: &Path, marker: Marker) -> Option<Pending> {
+fn decided(disk: &dyn Disk, data: &Path, marker: Marker) -> Result<Option<Pending>, DiskFault> {
     let new = data.join(marker::new_file_name(marker.number));
     let place = data.join(crate::superblock::file_name(marker.number));
-    let renamed = marker.is_complete_at(disk, &place);
-    (renamed || marker.is_complete_at(disk, &new)).then_some(Pending { marker, renamed })
+    let renamed = marker.is_complete_at(disk, &place)?;
+    let counts = renamed || marker.is_complete_at(disk, &new)?;
+    Ok(counts.then_some(Pending { marker, renamed }))
 }
 
 fn names(disk: &dyn Disk, data: &Path) -> Result<Vec<String>, DiskFault> {
@@ -145,9 +148,11 @@ fn sources_are_there(disk: &dyn Disk, data: &Path, name: &str) -> Result<bool, D
     let Some(marker) = Marker::read(disk, &data.join(name))? else {
         return Ok(true);
     };
-    let is_there = |old: &Replaced| {
+    for old in &marker.replaced {
         let path = data.join(crate::superblock::file_name(old.number));
-        marker::uuid_at(disk, &path) == Some(old.uuid)
-    };
-    Ok(marker.replaced.iter().all(is_there))
+        if marker::uuid_at(disk, &path)? != Some(old.uuid) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

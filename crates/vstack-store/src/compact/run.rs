@@ -259,7 +259,7 @@ impl Compaction {
                     copies.extend(ballots.iter().map(|ballot| copy::lost(&keep, *ballot)));
                 }
                 What::Reference(to) => copies.extend(self.refer(&keep, *to)),
-                What::Object(ballots) => match copy::read_object(&keep) {
+                What::Object(ballots) => match self.read(&keep)? {
                     Some(body) => copies.push(copy::object(&keep, ballots[0], body)),
                     None => {
                         self.report.lost += 1;
@@ -285,6 +285,15 @@ impl Compaction {
             return Ok(());
         }
         self.append(&sharing).map(drop)
+    }
+
+    /// An object's bytes, if they are right. What cannot be read stays where it is: giving it up here would make a single
+    /// failing read the loss of an object.
+    fn read(&self, keep: &Keep) -> Result<Option<Bytes>, DiskFault> {
+        copy::read_object(keep).map_err(|error| {
+            self.store.shared().not_worth_compacting(&keep.source);
+            DiskFault::new("read", &keep.source.path, &error)
+        })
     }
 
     /// Remembers where a record went; returns the records of the other names that share its bytes.

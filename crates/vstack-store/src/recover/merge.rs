@@ -27,6 +27,8 @@ pub(super) struct Recovery<'a> {
     pub(super) resume: Resume,
     pub(super) report: RecoveryReport,
     references: Vec<(u32, Entry)>,
+    /// References whose bytes were not found.
+    pub(super) unresolved: usize,
     moves: HashMap<(Uuid, u64), (u32, u64)>,
 }
 
@@ -40,6 +42,7 @@ impl<'a> Recovery<'a> {
             resume: Resume::default(),
             report,
             references: Vec::new(),
+            unresolved: 0,
             moves: HashMap::new(),
         }
     }
@@ -269,6 +272,7 @@ impl<'a> Recovery<'a> {
                 // Compaction has written what it names under this name, and removed what it points to.
                 None if known.is_some() => {}
                 None => {
+                    self.unresolved += 1;
                     let here = Location::new(number, entry.position, 0, ObjectState::Corrupt);
                     self.take_object(
                         name,

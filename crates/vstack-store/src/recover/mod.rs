@@ -108,6 +108,7 @@ pub(crate) fn open(folder: &Path, options: StoreOptions) -> Result<Opened, Store
         superblocks,
         index,
         resume,
+        unresolved,
         mut report,
         ..
     } = recovery;
@@ -122,6 +123,8 @@ pub(crate) fn open(folder: &Path, options: StoreOptions) -> Result<Opened, Store
     report.log();
     let generation = load_generation(&*disk, folder)?.max(index.highest_generation());
     let shared = Shared::new(options, identity, data, unread, index, superblocks, generation);
+    // A compaction may drop what nothing names any more. What could not be read at this start may name it.
+    shared.block_compaction(unread > 0 || unresolved > 0);
     Ok(Opened {
         shared,
         lock,

@@ -37,7 +37,7 @@ struct State {
     error_count: u64,
     /// Superblocks whose disk failed and that are to be checked before all others.
     first: VecDeque<Uuid>,
-    /// An exchange of files is under way, or failed and is left to the next start.
+    /// An exchange of files is under way, or failed and is left to the next start, or this start could not read everything.
     compaction_blocked: bool,
     /// Superblocks that looked worth a compaction and were not, with what the index named in them then.
     not_worth: HashMap<Uuid, FileUse>,
