@@ -1,7 +1,7 @@
 //! Power cuts before every disk call of random scripts.
 //!
-//! One run: a script of requests over one to three starts of the store. Before each call that changes the disk, recovery
-//! included, the power goes in several ways: each sector, length and name that was not synced is there, is not, or is
+//! One run: a script of requests and compactions over one to three starts of the store. Before each call that changes the
+//! disk, recovery included, the power goes in several ways, or the process alone dies: each sector, length and name that was not synced is there, is not, or is
 //! garbage. Each such *crash point* is started again and compared with the ledger; some then write on and lose power
 //! once more. The next start of the script goes on from one of the points, so that the traces of crashes pile up.
 //!
@@ -21,6 +21,8 @@ use crate::session::{SharedLedger, open, seed_identities};
 
 /// Ways in which the power goes before each call.
 const OUTCOMES: u64 = 3;
+/// One crash point in so many is the death of the process alone.
+const KILLED: u64 = 6;
 /// One crash point in so many is written to and loses power once more.
 const WRITTEN_ON: u64 = 8;
 
@@ -202,7 +204,12 @@ impl Watch {
             ledger.check_visible(store)?;
         }
         for _ in 0..OUTCOMES {
-            let after = disk.restart(&mut self.random);
+            // A process that dies alone leaves everything in memory, synced or not.
+            let after = if self.random.one_in(KILLED) {
+                disk.snapshot()
+            } else {
+                disk.restart(&mut self.random)
+            };
             self.points_of_this_start += 1;
             if self.random.one_in(self.points_of_this_start) {
                 self.next = Some((after.snapshot(), ledger.clone()));
@@ -240,11 +247,14 @@ impl Watch {
     ) -> Result<(), String> {
         let ledger = SharedLedger::new(settled);
         let mut contents = Contents::new(self.random.next_u64());
-        for seq in [90, 91] {
-            let put = Request::Put { seq, ballot: 0 };
-            ledger.send(stepped.store(), put, &mut contents);
+        // What the start has found must be there even if nothing is synced any more.
+        if pick(&mut self.random, 3) > 0 {
+            for seq in [90, 91] {
+                let put = Request::Put { seq, ballot: 0 };
+                ledger.send(stepped.store(), put, &mut contents);
+            }
+            stepped.write_all();
         }
-        stepped.write_all();
         if pick(&mut self.random, 2) == 0 {
             stepped.idle();
         }

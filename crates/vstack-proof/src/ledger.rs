@@ -21,9 +21,9 @@ pub(crate) enum Known {
     Deleted,
     /// A crash tore a put that nobody acknowledged, and the store says that its record is damaged.
     Torn,
-    /// A name of the catalogue was deleted and acknowledged again while its tombstone could not be read. The catalogue
-    /// never does that; these bytes or nothing may be there.
-    Reused(Bytes),
+    /// A name of the catalogue was used and acknowledged again while what was under it could not be read. The catalogue
+    /// never does that; any of these bytes or nothing may be there.
+    Reused(Vec<Bytes>),
 }
 
 /// A request that has no answer yet.
@@ -38,6 +38,8 @@ pub(crate) enum Asked {
 struct Entry {
     known: Known,
     open: Vec<Asked>,
+    /// Its delete is confirmed everywhere, so a store may forget that it was here.
+    forgettable: bool,
 }
 
 /// See the module.
@@ -74,6 +76,11 @@ impl Ledger {
         self.names.entry(name).or_default().open.push(asked);
     }
 
+    /// The store was told that the delete of this object is confirmed everywhere.
+    pub(crate) fn may_be_forgotten(&mut self, name: Name) {
+        self.names.entry(name).or_default().forgettable = true;
+    }
+
     /// Notes the answer to a request that was begun. An answer of "not available" leaves it open: nobody knows.
     pub(crate) fn finish(&mut self, name: Name, asked: &Asked, answer: Result<(), ErrorKind>) {
         if answer == Err(ErrorKind::Unavailable) {
@@ -84,12 +91,23 @@ impl Ledger {
             entry.open.remove(place);
         }
         match (answer, asked) {
-            (Ok(()), Asked::Put(data)) if matches!(entry.known, Known::Deleted | Known::Reused(_)) => {
+            (Ok(()), Asked::Put(data)) if entry.contradicts(data) => {
                 if name.1.is_plain() || !self.reads_fail {
-                    let broken = format!("{} at ballot {}: was deleted, and put again", name.0, name.1);
+                    let was = entry.known.brief();
+                    let broken = format!(
+                        "{} at ballot {}: {was}, and then other bytes acknowledged",
+                        name.0, name.1
+                    );
                     self.broken.get_or_insert(broken);
                 }
-                entry.known = Known::Reused(data.clone());
+                entry.known = match std::mem::take(&mut entry.known) {
+                    Known::Stored(old) => Known::Reused(vec![old, data.clone()]),
+                    Known::Reused(mut old) => {
+                        old.push(data.clone());
+                        Known::Reused(old)
+                    }
+                    _ => Known::Reused(vec![data.clone()]),
+                };
             }
             (Ok(()), Asked::Put(data)) => entry.known = Known::Stored(data.clone()),
             (Ok(()), Asked::Delete) => entry.known = Known::Deleted,
@@ -159,7 +177,7 @@ impl Ledger {
                         Some(ObjectState::Checked | ObjectState::Unchecked)
                     )
                     | (Known::Torn, Some(ObjectState::Corrupt))
-            );
+            ) || (entry.known == Known::Deleted && entry.forgettable && state.is_none());
             if !fits {
                 return Err(format!(
                     "{} at ballot {}: readers see {state:?} while {} is acknowledged",
@@ -206,6 +224,16 @@ impl Known {
 }
 
 impl Entry {
+    /// Whether a put of `data` may not be acknowledged, since the name is used up.
+    fn contradicts(&self, data: &Bytes) -> bool {
+        match &self.known {
+            Known::Deleted => !self.forgettable,
+            Known::Stored(old) => old != data,
+            Known::Reused(_) => true,
+            Known::Absent | Known::Torn => false,
+        }
+    }
+
     /// The error says what would have been allowed.
     fn judge(&self, found: Result<&Vec<u8>, &StoreError>, seen: &mut Seen) -> Result<(), String> {
         let deleting = self.open.contains(&Asked::Delete);
@@ -215,7 +243,12 @@ impl Entry {
                 .any(|open| matches!(open, Asked::Put(bytes) if bytes == data))
         };
         let may_be_torn = self.open.iter().any(|open| matches!(open, Asked::Put(_)));
-        let fits = match (&self.known, found.map_err(StoreError::kind)) {
+        // A name that may be forgotten may be used again, as if it never was.
+        let known = match &self.known {
+            Known::Deleted if self.forgettable && may_be_torn => &Known::Absent,
+            known => known,
+        };
+        let fits = match (known, found.map_err(StoreError::kind)) {
             (Known::Stored(stored), Ok(data)) if stored == data => {
                 seen.stored += 1;
                 true
@@ -235,7 +268,7 @@ impl Entry {
                 true
             }
             (Known::Torn, Err(ErrorKind::Corrupt)) | (Known::Reused(_), Err(ErrorKind::NotFound)) => true,
-            (Known::Reused(put), Ok(data)) => put == data,
+            (Known::Reused(put), Ok(data)) => put.iter().any(|put| put == data),
             _ => false,
         };
         if fits {

@@ -34,6 +34,8 @@ pub(crate) enum Move {
     Group(Vec<Request>),
     /// Silence, long enough for the idle watermark.
     Idle,
+    /// A compaction, however little it saves, with a request before each of its first steps.
+    Compact(Vec<Request>),
 }
 
 /// Everything that is done to one folder.
@@ -57,14 +59,16 @@ impl Script {
 }
 
 fn boot(random: &mut Random) -> Vec<Move> {
-    let moves = 3 + pick(random, 5);
+    let moves = 3 + pick(random, 6);
     (0..moves)
         .map(|_| {
-            if random.one_in(5) {
-                Move::Idle
-            } else {
-                let requests = 1 + pick(random, 4);
-                Move::Group((0..requests).map(|_| request(random)).collect())
+            let requests = 1 + pick(random, 4);
+            let kind = random.below(8);
+            let requests = (0..requests).map(|_| request(random)).collect();
+            match kind {
+                0 => Move::Idle,
+                1 => Move::Compact(requests),
+                _ => Move::Group(requests),
             }
         })
         .collect()
@@ -95,6 +99,11 @@ pub(crate) fn chunk(seq: u32) -> ChunkId {
 
 pub(crate) fn name(seq: u32, ballot: u64) -> Name {
     (chunk(seq), Ballot::from_number(ballot))
+}
+
+/// Whether the delete of an object counts as confirmed everywhere, so that a compaction may drop its tombstone.
+pub(crate) fn is_confirmed(chunk: ChunkId) -> bool {
+    chunk.seq().is_multiple_of(2)
 }
 
 /// The bytes of a run: under one name always the same, and other ones in another run.

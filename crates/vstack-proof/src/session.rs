@@ -10,15 +10,18 @@ use vstack_core::time::UnixMillis;
 use vstack_store::disk::Disk;
 use vstack_store::sim::{Random, SimDisk};
 use vstack_store::{
-    AdoptRequest, DeleteReason, ErrorKind, PutRequest, RecoveryReport, Reserve, SteppedStore, Store,
-    StoreError, StoreOptions,
+    AdoptRequest, Compaction, CompactionStep, DeleteReason, ErrorKind, PutRequest, RecoveryReport, Reserve,
+    SteppedStore, Store, StoreError, StoreOptions,
 };
 
 use crate::ledger::{Asked, Ledger, Name};
-use crate::script::{Contents, Move, Request, name};
+use crate::script::{Contents, Move, Request, is_confirmed, name};
 
 /// Where the simulated disk has the folder.
 pub(crate) const FOLDER: &str = "/disk/node";
+
+/// Of a superblock must be dead for a compaction. Far less than in production, so that there are many.
+const WORTH_PERCENT: u64 = 5;
 
 thread_local! {
     // `StoreOptions::new_uuid` is a plain function, so the seed of a run reaches it this way.
@@ -99,6 +102,13 @@ impl SharedLedger {
         self.lock().clone()
     }
 
+    fn refuse(&self, refusal: StoreError) {
+        if refusal.kind() == ErrorKind::Unavailable {
+            let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            refusals.push(refusal);
+        }
+    }
+
     /// Sends one request; the answer comes when the store's writer works.
     pub(crate) fn send(&self, store: &Store, request: Request, contents: &mut Contents) {
         match request {
@@ -151,13 +161,8 @@ impl SharedLedger {
         self.lock().begin(name, asked.clone());
         let ledger = self.clone();
         move |answer| {
-            if let Some(refusal) = answer
-                .as_ref()
-                .err()
-                .filter(|error| error.kind() == ErrorKind::Unavailable)
-            {
-                let mut refusals = ledger.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-                refusals.push(refusal.clone());
+            if let Err(refusal) = &answer {
+                ledger.refuse(refusal.clone());
             }
             let answer = answer.map(drop).map_err(|error| error.kind());
             ledger.lock().finish(name, &asked, answer);
@@ -173,6 +178,42 @@ impl SharedLedger {
                     self.send(stepped.store(), *request, contents);
                 }
                 stepped.write_all();
+            }
+            Move::Compact(requests) => {
+                if let Err(refusal) = self.compact(stepped, requests, contents) {
+                    self.refuse(refusal);
+                }
+                stepped.write_all();
+            }
+        }
+    }
+
+    fn compact(
+        &self,
+        stepped: &mut SteppedStore,
+        requests: &[Request],
+        contents: &mut Contents,
+    ) -> Result<(), StoreError> {
+        let confirmed = |chunk, ballot, _| {
+            let confirmed = is_confirmed(chunk);
+            if confirmed {
+                self.lock().may_be_forgotten((chunk, ballot));
+            }
+            confirmed
+        };
+        let mut requests = requests.iter();
+        let Some(mut compaction) = Compaction::begin_at(stepped.store(), WORTH_PERCENT, &confirmed)? else {
+            requests.for_each(|request| self.send(stepped.store(), *request, contents));
+            return Ok(());
+        };
+        loop {
+            if let Some(request) = requests.next() {
+                self.send(stepped.store(), *request, contents);
+            }
+            match compaction.step()? {
+                CompactionStep::Copied(_) => drop(stepped.write_batch()),
+                CompactionStep::Waiting => stepped.write_all(),
+                CompactionStep::Done(_) => return Ok(()),
             }
         }
     }
