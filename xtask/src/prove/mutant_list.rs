@@ -17,11 +17,15 @@ pub(super) struct Mutant {
 }
 
 const BATCH: &str = "crates/vstack-store/src/batch.rs";
+const COPY: &str = "crates/vstack-store/src/compact/copy.rs";
 const DECIDE: &str = "crates/vstack-store/src/decide.rs";
 const DISK: &str = "crates/vstack-store/src/disk.rs";
+const PLAN: &str = "crates/vstack-store/src/compact/plan.rs";
 const READ: &str = "crates/vstack-store/src/read.rs";
 const RECORD: &str = "crates/vstack-store/src/record.rs";
+const RUN: &str = "crates/vstack-store/src/compact/run.rs";
 const SCAN: &str = "crates/vstack-store/src/scan.rs";
+const SNAPSHOT: &str = "crates/vstack-store/src/snapshot.rs";
 const SUPERBLOCK: &str = "crates/vstack-store/src/superblock.rs";
 const WRITER: &str = "crates/vstack-store/src/writer.rs";
 
@@ -60,7 +64,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         edits: &[edit(
             SUPERBLOCK,
             "    disk.fsync_dir(folder)
-        .map_err(|error| step(\"sync\")(&error, folder))?;
+        .map_err(|error| DiskFault::new(\"sync\", folder, &error))?;
 ",
             "",
         )],
@@ -70,7 +74,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         what: "a new superblock gets its name before its header is synced",
         edits: &[edit(
             SUPERBLOCK,
-            "        file.fsync().map_err(at(\"sync\"))?;
+            "    file.fsync().map_err(fault(\"sync\"))?;
 ",
             "",
         )],
@@ -196,6 +200,34 @@ pub(super) const MUTANTS: &[Mutant] = &[
                 ballot: name.ballot,
             }),",
             "            Some(location) if location.state == ObjectState::Deleted => Ok(None),",
+        )],
+    },
+    Mutant {
+        name: "drop-tombstone-early",
+        what: "a compaction drops a tombstone although another file still holds the object",
+        edits: &[edit(PLAN, "                names.retain(|name| !held(name));", "                let _ = held;")],
+    },
+    Mutant {
+        name: "copy-without-checksum",
+        what: "a compaction copies objects without checking their SHA-256",
+        edits: &[edit(
+            COPY,
+            "    Ok((digest == header.digest()).then(|| Bytes::from(body)))",
+            "    Ok((digest.size_bytes < u64::MAX).then(|| Bytes::from(body)))",
+        )],
+    },
+    Mutant {
+        name: "exchange-before-sync",
+        what: "the old superblocks go before the new one is synced to its end",
+        edits: &[edit(RUN, "            .and_then(|()| superblock.file.fsync())\n", "")],
+    },
+    Mutant {
+        name: "trust-snapshot",
+        what: "an index snapshot is believed for files that have changed since",
+        edits: &[edit(
+            SNAPSHOT,
+            "        if !same || cover.upto > len {",
+            "        if !same && cover.upto > len && len == u64::MAX {",
         )],
     },
 ];
