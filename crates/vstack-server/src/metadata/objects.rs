@@ -30,8 +30,8 @@ use super::state::Metadata;
 const LOOK: Duration = Duration::from_secs(1);
 /// Videos of one look.
 const BATCH: usize = 8;
-/// Until a video that could not be written is tried again.
-const RETRY_MS: u64 = 30_000;
+/// Until a video that could not be written is tried again. Mostly nodes were silent for a moment, after a restart say.
+const RETRY_MS: u64 = 5_000;
 /// Owner of the ballots.
 const OWNER: &str = "catalogue objects";
 
