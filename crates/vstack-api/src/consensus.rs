@@ -4,6 +4,51 @@
 //! again. OPEN and COMMIT carry many chunks each, so a chunk's share of them is requests divided by items.
 
 use serde::{Deserialize, Serialize};
+use vstack_core::ballot::Ballot;
+use vstack_core::id::{ChunkId, NodeId};
+use vstack_core::paxos::{OpenKind, Target};
+
+use crate::error::ErrorCode;
+
+/// One thing that happened to agreement, as `GET /consensus/events` of the catalogue tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsensusEvent {
+    /// From 1, since the role started and somebody listened; a gap is what a slow listener missed.
+    pub number: u64,
+    /// By the catalogue's clock.
+    pub at_ms: u64,
+    pub chunk_id: ChunkId,
+    /// The ballot that it is about; absent where none was granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ballot: Option<Ballot>,
+    #[serde(flatten)]
+    pub change: ConsensusChange,
+}
+
+/// What happened. PREPARE and ACCEPT go to the nodes; the catalogue learns of them by what COMMIT proves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum ConsensusChange {
+    /// A ballot was granted.
+    Opened {
+        kind: OpenKind,
+        owner: String,
+        nodes: Vec<Target>,
+    },
+    /// A newer ballot was granted: this one can never be decided any more.
+    Fenced { by: Ballot },
+    /// A node's receipt came with COMMIT.
+    Accepted { node: NodeId },
+    /// The placement is decided and durable.
+    Decided {
+        nodes: Vec<Target>,
+        under_replicated: bool,
+    },
+    /// OPEN or COMMIT was refused.
+    Refused { code: ErrorCode, detail: String },
+    /// A node confirmed that the object of this ballot is gone.
+    Collected { node: NodeId },
+}
 
 /// Requests that carry several chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

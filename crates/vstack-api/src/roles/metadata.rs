@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::BoxStream;
 use serde::Serialize;
 use uuid::Uuid;
 use vstack_core::id::{NodeId, VideoId};
@@ -10,8 +11,9 @@ use vstack_core::manifest::Manifest;
 
 use super::CALL_TIMEOUT;
 use crate::client::{ApiError, Endpoint, with_json};
-use crate::consensus::CatalogueCounts;
+use crate::consensus::{CatalogueCounts, ConsensusEvent};
 use crate::inventory::{InventoryAnswer, InventoryDetails, InventoryPage};
+use crate::sse;
 use crate::transport::{Method, Response, Transport};
 use crate::wire::{
     BackupMade, CommitBatch, CommitBatchAnswer, CreateVideo, CreatedVideo, Finalize, Heartbeat,
@@ -148,6 +150,21 @@ impl MetadataClient {
     /// The role refused the whole batch or did not answer: then the outcome is unknown, and the same may be repeated.
     pub async fn commit(&self, batch: &CommitBatch) -> Result<CommitBatchAnswer, ApiError> {
         self.0.post("/consensus/commit", batch, CALL_TIMEOUT).await
+    }
+
+    /// Agreement as it happens, from now on.
+    ///
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn consensus_events(
+        &self,
+    ) -> Result<BoxStream<'static, Result<ConsensusEvent, ApiError>>, ApiError> {
+        let request = self.0.request(Method::GET, "/consensus/events");
+        let answer = self
+            .0
+            .send(request.header("accept", "text/event-stream"), CALL_TIMEOUT)
+            .await?;
+        Ok(sse::events(answer))
     }
 
     /// # Errors

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+use vstack_api::consensus::ConsensusChange;
 use vstack_api::{ApiError, ErrorCode};
 use vstack_core::id::NodeId;
 use vstack_core::node::NodeHealth;
@@ -100,7 +101,14 @@ async fn collect_on(
         let order = DeleteOrder::signed(&key, object.object, object.ballot, object.node);
         metadata.counts.delete_obj.inc();
         match storage.delete(&order).await {
-            Ok(()) => done.push(object),
+            Ok(()) => {
+                let (about, node) = ((object.object, Some(object.ballot)), object.node);
+                let now = metadata.now();
+                metadata
+                    .events
+                    .tell(now, about, || ConsensusChange::Collected { node });
+                done.push(object);
+            }
             Err(error) if error.code() == ErrorCode::ChunkNotFound => done.push(object),
             Err(error) => {
                 later.push(object);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use vstack_api::consensus::ConsensusChange;
 use vstack_api::wire::{
     CommitBatch, CommitBatchAnswer, CommitItem, Committed, OpenBatch, OpenBatchAnswer, OpenItem, Opened,
 };
@@ -13,7 +14,8 @@ use vstack_core::ballot::Ballot;
 use vstack_core::id::{ChunkId, ChunkKind, NodeId};
 use vstack_core::limits::{MAX_BATCH_CHUNKS, MAX_CHUNK_BYTES, REPLICA_COUNT, REPLICA_MIN_ACK};
 use vstack_core::paxos::master::{Value, Witness};
-use vstack_core::paxos::{Grant, OpenKind};
+use vstack_core::paxos::{Grant, OpenKind, Target};
+use vstack_core::placement::Part;
 use vstack_core::time::UnixMillis;
 use vstack_meta::{Cmd, CommitChunk, CommittedChunk, MetaError, OpenChunk, OpenedChunk, Reply};
 
@@ -54,12 +56,48 @@ pub(super) async fn open(
     let grants = replies.into_iter().map(|item| {
         let (command, reply) = item?;
         let opened = reply.opened().ok_or_else(unexpected)?;
+        tell_opened(&metadata, &command, &opened);
         Ok(granted(&metadata, &command, &opened, &urls))
     });
     let grants = grants
         .map(|item: Item<Opened>| item.map_err(|problem| *problem).into())
         .collect();
     Ok(Json(OpenBatchAnswer { grants }))
+}
+
+fn tell_opened(metadata: &Metadata, command: &OpenChunk, opened: &OpenedChunk) {
+    let (events, chunk, now) = (&metadata.events, command.chunk, metadata.now());
+    if let Some(replaced) = &opened.replaced {
+        let by = opened.ballot;
+        events.tell(now, (chunk, Some(replaced.ballot)), || ConsensusChange::Fenced {
+            by,
+        });
+    }
+    events.tell(now, (chunk, Some(opened.ballot)), || ConsensusChange::Opened {
+        kind: command.kind,
+        owner: command.owner.clone(),
+        nodes: command.nodes.iter().copied().map(Target::whole).collect(),
+    });
+}
+
+fn tell_decided(metadata: &Metadata, command: &CommitChunk, decided: &CommittedChunk) {
+    let (events, now) = (&metadata.events, metadata.now());
+    for receipt in command.witnesses.iter().map(Witness::receipt) {
+        let node = receipt.node;
+        events.tell(now, (command.chunk, Some(receipt.ballot)), || {
+            ConsensusChange::Accepted { node }
+        });
+    }
+    let placement = decided.accepted.value.placement();
+    events.tell(now, (command.chunk, Some(decided.accepted.ballot)), || {
+        ConsensusChange::Decided {
+            nodes: placement
+                .into_iter()
+                .flat_map(|placement| placement.parts.iter().map(Part::target))
+                .collect(),
+            under_replicated: decided.missing_parts > 0,
+        }
+    });
 }
 
 fn check_batch(field: &str, len: usize) -> Answer<()> {
@@ -122,7 +160,12 @@ async fn apply_good<T: Clone>(
         let command = item?;
         match replies.next().unwrap_or(Err(MetaError::Busy)) {
             Ok(reply) => Ok((command, reply)),
-            Err(error) => Err(Box::new(chunk_problem(&error, chunk_of(&command), now))),
+            Err(error) => {
+                let chunk = chunk_of(&command);
+                let problem = chunk_problem(&error, chunk, now);
+                metadata.events.refused(now, (chunk, None), &problem);
+                Err(Box::new(problem))
+            }
         }
     });
     placed.collect()
@@ -186,10 +229,11 @@ pub(super) async fn commit(
     )
     .await;
     let results = replies.into_iter().map(|item| {
-        let (_, reply) = item?;
+        let (command, reply) = item?;
         let decided = reply.committed().ok_or_else(unexpected)?;
         if !decided.replayed {
             metadata.counts.decided.inc();
+            tell_decided(&metadata, &command, &decided);
         }
         committed(decided)
     });

@@ -10,6 +10,7 @@ mod catch_up;
 mod collect;
 mod consensus;
 mod counts;
+mod events;
 mod fetch;
 mod finalize;
 mod input;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::State;
 use axum::routing::{get, post};
 use rustix::fs::{FlockOperation, flock};
 use tokio_util::sync::CancellationToken;
@@ -124,7 +126,7 @@ pub async fn start(config: MetadataConfig) -> Result<Running, StartError> {
     let address = config.listen;
     let metrics = Metrics::new();
     metadata.counts.register(&metrics);
-    let site = Site::new(routes(metadata), metrics);
+    let site = Site::new(routes(metadata, stop.clone()), metrics);
     let running = Running::serve("metadata", None, listener, site, stop);
     running
         .map(|running| running.closing_with(closed))
@@ -135,7 +137,9 @@ pub async fn start(config: MetadataConfig) -> Result<Running, StartError> {
         })
 }
 
-fn routes(metadata: Arc<Metadata>) -> Router {
+fn routes(metadata: Arc<Metadata>, stop: CancellationToken) -> Router {
+    // A listener must not keep a stopping role waiting.
+    let listen = |State(metadata): State<Arc<Metadata>>| async move { metadata.events.listen(&stop) };
     Router::new()
         .route("/video", get(videos::list).post(videos::create))
         .route(
@@ -148,6 +152,7 @@ fn routes(metadata: Arc<Metadata>) -> Router {
         .route("/manifest/{video_id}", get(manifest::show))
         .route("/chunk/{chunk_id}/commit", post(plain::commit))
         .route("/consensus", get(counts::show))
+        .route("/consensus/events", get(listen))
         .route("/consensus/open", post(consensus::open))
         .route("/consensus/commit", post(consensus::commit))
         .route("/nodes", get(nodes::all))

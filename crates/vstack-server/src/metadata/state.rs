@@ -16,6 +16,7 @@ use vstack_core::time::UnixMillis;
 use vstack_meta::{Cmd, MetaStore, NodeRecord, Reply};
 
 use super::counts::Counts;
+use super::events::Events;
 use super::problem::refusal;
 use crate::http::Answer;
 
@@ -55,6 +56,7 @@ pub(super) struct Metadata {
     pub(super) key: ClusterKey,
     pub(super) clock: Clock,
     pub(super) counts: Counts,
+    pub(super) events: Events,
     pub(super) settings: Settings,
     transport: Arc<dyn Transport>,
     /// When each uploader was last heard of.
@@ -84,6 +86,7 @@ impl Metadata {
             started: clock.now(),
             clock,
             counts: Counts::default(),
+            events: Events::default(),
             settings,
             transport: Arc::new(HttpTransport::new()),
             uploaders: Mutex::default(),

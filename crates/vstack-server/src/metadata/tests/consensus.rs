@@ -1,7 +1,9 @@
 //! ChunkPaxos over sockets: the fast path, and who is refused.
 
+use futures::StreamExt as _;
 use uuid::Uuid;
 use vstack_api::ErrorCode;
+use vstack_api::consensus::ConsensusChange;
 use vstack_core::digest::ChunkDigest;
 use vstack_core::id::{ChunkId, Incarnation, NodeId};
 use vstack_core::paxos::Receipt;
@@ -184,4 +186,44 @@ async fn a_cluster_of_two_nodes_takes_no_chunk() {
         assert!(refused.detail.contains("add a node"), "{}", refused.detail);
     }
     cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_hears_of_every_step_of_a_chunk_and_keeps_no_role_from_stopping() {
+    let cluster = Cluster::start(3).await;
+    let chunk = ChunkId::media(cluster.create("clip").await, 0);
+    let mut events = cluster.catalogue.consensus_events().await.unwrap();
+    let opened = cluster.open_as("a", chunk, None).await.unwrap();
+    let ballot = opened.grant.ballot;
+    let receipts = cluster.put_all(&opened, b"bytes").await;
+    cluster.commit(&opened, b"bytes", receipts).await.unwrap();
+    cluster.open_as("b", chunk, None).await.unwrap_err();
+    let mut heard = Vec::new();
+    while heard.len() < 6 {
+        let next = tokio::time::timeout(std::time::Duration::from_secs(10), events.next()).await;
+        let event = next
+            .expect("an event in time")
+            .expect("the stream goes on")
+            .unwrap();
+        assert_eq!((event.chunk_id, event.number), (chunk, heard.len() as u64 + 1));
+        heard.push(event);
+    }
+    assert!(
+        heard[..5].iter().all(|event| event.ballot == Some(ballot)),
+        "{heard:?}"
+    );
+    assert!(
+        matches!(&heard[0].change, ConsensusChange::Opened { owner, nodes, .. } if owner == "a" && nodes.len() == 3)
+    );
+    assert!(
+        heard[1..4]
+            .iter()
+            .all(|event| matches!(event.change, ConsensusChange::Accepted { .. }))
+    );
+    assert!(
+        matches!(&heard[4].change, ConsensusChange::Decided { nodes, under_replicated: false } if nodes.len() == 3)
+    );
+    assert!(matches!(heard[5].change, ConsensusChange::Refused { .. }));
+    let stopped = tokio::time::timeout(std::time::Duration::from_secs(8), cluster.stop()).await;
+    assert!(stopped.is_ok(), "a listener kept the role waiting");
 }
