@@ -185,7 +185,7 @@ fn a_pipe_is_neither_opened_nor_waited_for() {
 fn a_file_that_may_not_be_read_makes_the_node_unsure_and_not_wrong() {
     let folder = folder();
     write(&folder, 1, &record(RecordKind::Data, 9, b"hello", |_| {}));
-    std::fs::set_permissions(folder.superblock(1), std::fs::Permissions::from_mode(0)).expect("changed");
+    std::fs::set_permissions(folder.superblock(1), std::fs::Permissions::from_mode(0o0)).expect("changed");
     if may_read(&folder.superblock(1)) {
         // Nothing is forbidden to root.
         return;
