@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use vstack_api::{HttpTransport, MetadataClient, Transport};
-use vstack_core::id::VideoId;
+use vstack_core::id::{ChunkId, NodeId, VideoId};
 use vstack_core::manifest::ManifestChunk;
 
 use crate::clock::Clock;
 use crate::config::ClientConfig;
 use crate::error::ClientError;
-use crate::fetch::fetch;
+use crate::fetch::{Setback, fetch};
 use crate::monitor;
 use crate::node::{NodeTable, NodeView};
 use crate::policy::{Action, ChunkSpec, Fact, Failure, Micros, Seed, Start};
@@ -38,6 +38,30 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn nodes(&self) -> MutexGuard<'_, NodeTable> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the catalogue of bad bytes, so that they are made again; nobody waits for its answer.
+    pub(crate) fn complain(&self, chunk: ChunkId, node_id: NodeId, failure: &Failure) {
+        if failure.doubts_bytes() {
+            let catalogue = self.catalogue.clone();
+            tokio::spawn(async move {
+                if let Err(error) = catalogue.suspect(chunk, node_id).await {
+                    tracing::debug!(%chunk, %error, "the catalogue was not told of bad bytes");
+                }
+            });
+        }
+    }
+
+    /// Nodes that failed in an attempt which others completed are left alone for a while too.
+    pub(crate) fn note_setbacks(&self, setbacks: &[Setback]) {
+        let now = self.clock.now();
+        let mut nodes = self.nodes();
+        for setback in setbacks {
+            nodes
+                .records
+                .record_mut(setback.node)
+                .failed(now, &setback.failure);
+        }
     }
 }
 
@@ -170,21 +194,31 @@ impl<'a> Single<'a> {
     }
 
     async fn attempt(&mut self, start: &Start) -> Result<Bytes, Failure> {
-        let client = self.shared.nodes().client(start.node).ok_or(Failure::Connect)?;
-        let ballot = self.source.ballot_on(start.node).ok_or(Failure::NotFound)?;
-        let attempt = fetch(&client, &self.source, ballot, Arc::new(AtomicU64::new(0))).await;
-        let bytes = attempt.result?;
-        let fact = Fact::Done {
-            attempt: start.attempt,
-            bytes: bytes.len() as u64,
-            elapsed: attempt.elapsed,
-        };
-        self.apply(fact);
-        Ok(bytes)
+        let attempt = fetch(self.shared, &self.source, start.node, Arc::new(AtomicU64::new(0))).await;
+        let bytes = attempt.result.clone();
+        if bytes.is_ok() {
+            self.apply(Fact::Done {
+                attempt: start.attempt,
+                bytes: self.source.part_bytes(),
+                elapsed: attempt.elapsed,
+            });
+        }
+        self.shared.note_setbacks(&attempt.setbacks);
+        let failed = attempt
+            .setbacks
+            .iter()
+            .map(|setback| (setback.node, &setback.failure));
+        for (node, failure) in
+            failed.chain(attempt.result.as_ref().err().map(|failure| (start.node, failure)))
+        {
+            let node_id = self.shared.nodes().node_ref(node).node_id;
+            self.shared.complain(self.source.chunk_id, node_id, failure);
+        }
+        bytes
     }
 
     fn unobtainable(&self) -> ClientError {
-        let replicas = self.source.copies.len();
+        let replicas = self.source.parts.len();
         let last = self
             .last
             .as_ref()

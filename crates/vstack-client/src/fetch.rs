@@ -1,5 +1,8 @@
 //! One download, verified: the bytes that the manifest names, or the reason why they did not come.
 //!
+//! A chunk comes from one node as a full copy; an erasure-coded one comes through [`crate::shards`], which makes several
+//! downloads.
+//!
 //! An attempt ends when no byte came for 2 s, however long it has lasted: a slow node is still a node. It never holds
 //! more bytes than the manifest announces.
 
@@ -14,9 +17,11 @@ use vstack_api::transport::Response;
 use vstack_api::{ApiError, StorageClient, TransportError};
 use vstack_core::ballot::Ballot;
 use vstack_core::digest::Sha256Digest;
+use vstack_core::id::ChunkId;
 
 use crate::clock::{micros, millis};
-use crate::policy::{Failure, Micros};
+use crate::cluster::Shared;
+use crate::policy::{Failure, Micros, NodeIndex};
 use crate::source::Source;
 
 /// No byte for this long ends an attempt (contracts, section 8). The connection's own limit of 1 s lies within it.
@@ -30,27 +35,76 @@ pub(crate) struct Attempt {
     pub(crate) elapsed: Micros,
     /// From the last sign of life to the end; for wrong bytes, the whole attempt.
     pub(crate) detect: Micros,
+    /// Nodes that failed on the way, while others made up for them.
+    pub(crate) setbacks: Vec<Setback>,
 }
 
-/// Makes one attempt; `received` counts bytes while they arrive.
+/// A part of an attempt that failed.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Setback {
+    pub(crate) node: NodeIndex,
+    pub(crate) failure: Failure,
+    pub(crate) detect: Micros,
+    pub(crate) wasted_bytes: u64,
+}
+
+/// One object on one node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Object {
+    pub(crate) id: ChunkId,
+    pub(crate) ballot: Ballot,
+    pub(crate) size_bytes: u64,
+    pub(crate) sha256: Sha256Digest,
+}
+
+/// Makes one attempt at a chunk, from `lead` and, for an erasure-coded one, from others as well; `received` counts
+/// bytes while they arrive.
 pub(crate) async fn fetch(
-    client: &StorageClient,
+    cluster: &Shared,
     source: &Source,
-    ballot: Ballot,
+    lead: NodeIndex,
+    received: Arc<AtomicU64>,
+) -> Attempt {
+    let client = cluster.nodes().client(lead);
+    match (client, source.part_on(lead)) {
+        (Some(client), Some(part)) if part.shard.is_none() => {
+            let object = Object {
+                id: source.chunk_id,
+                ballot: part.ballot,
+                size_bytes: source.size_bytes,
+                sha256: source.sha256,
+            };
+            fetch_object(&client, object, received).await
+        }
+        (Some(_), Some(_)) => crate::shards::fetch(cluster, source, lead, received).await,
+        // The placement moved between the decision and this attempt.
+        _ => Attempt {
+            result: Err(Failure::NotFound),
+            elapsed: Micros(0),
+            detect: Micros(0),
+            setbacks: Vec::new(),
+        },
+    }
+}
+
+/// Downloads one object from one node.
+pub(crate) async fn fetch_object(
+    client: &StorageClient,
+    object: Object,
     received: Arc<AtomicU64>,
 ) -> Attempt {
     let started = Instant::now();
     let mut reader = Reader {
         started,
         last_byte: started,
-        expected: source.size_bytes,
+        expected: object.size_bytes,
         received,
     };
     let result = match client
-        .get(source.chunk_id, Some(ballot), None, SILENCE_LIMIT)
+        .get(object.id, Some(object.ballot), None, SILENCE_LIMIT)
         .await
     {
-        Ok(answer) => reader.read(answer, source.sha256).await,
+        Ok(answer) => reader.read(answer, object.sha256).await,
         Err(error) => Err(refusal(error)),
     };
     let last_sign = if result == Err(Failure::WrongBytes) {
@@ -62,6 +116,7 @@ pub(crate) async fn fetch(
         result,
         elapsed: micros(started.elapsed()),
         detect: micros(last_sign.elapsed()),
+        setbacks: Vec::new(),
     }
 }
 
@@ -137,7 +192,7 @@ impl Reader {
 }
 
 /// Hashing 64 MiB takes 40 ms and more, too long for a thread that serves other tasks.
-async fn verify(bytes: Bytes, sha256: Sha256Digest) -> Result<Bytes, Failure> {
+pub(crate) async fn verify(bytes: Bytes, sha256: Sha256Digest) -> Result<Bytes, Failure> {
     let hashed = tokio::task::spawn_blocking(move || (Sha256Digest::of(&bytes) == sha256, bytes));
     match hashed.await {
         Ok((true, bytes)) => Ok(bytes),

@@ -172,6 +172,17 @@ impl Journal {
         self.totals.hash_failures += u64::from(fault.failure == Failure::WrongBytes);
         self.ended(now, attempt, NodeIndex(fault.node.index), Outcome::Failed)
             .failures += 1;
+        self.keep_fault(fault);
+    }
+
+    /// A part of an attempt failed; the attempt itself may still succeed.
+    pub(crate) fn setback(&mut self, fault: Fault) {
+        self.totals.wasted_bytes += fault.wasted_bytes;
+        self.totals.hash_failures += u64::from(fault.failure == Failure::WrongBytes);
+        self.keep_fault(fault);
+    }
+
+    fn keep_fault(&mut self, fault: Fault) {
         if self.faults.len() == FAULTS_KEPT {
             self.faults.pop_front();
         }

@@ -1,7 +1,7 @@
 //! The smart client: it measures every node, chooses the source of each chunk, verifies what comes, and keeps playback
 //! going while nodes slow down, hang, lie or die.
 //!
-//! `policy` decides and does nothing; `monitor` pings; `fetch` makes one verified download; `session` owns the state of
+//! `policy` decides and does nothing; `monitor` pings; `fetch` makes one verified download, `shards` an erasure-coded chunk out of several; `session` owns the state of
 //! one playback and performs what the policy decides; `headless` plays without a decoder. No bytes leave this crate
 //! before their SHA-256 matched the manifest. It knows neither GStreamer nor Tauri.
 
@@ -18,6 +18,7 @@ mod node;
 pub mod policy;
 mod report;
 mod session;
+mod shards;
 mod snapshot;
 mod source;
 

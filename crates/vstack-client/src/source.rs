@@ -1,4 +1,6 @@
 //! From a manifest to what the policy and the fetcher need: a time line, and where each chunk's bytes are.
+//!
+//! A chunk is read from one of its full copies, or from any three of its shards; the policy sees nodes either way.
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -6,20 +8,32 @@ use vstack_core::ballot::Ballot;
 use vstack_core::digest::Sha256Digest;
 use vstack_core::id::ChunkId;
 use vstack_core::limits::MAX_CHUNK_BYTES;
-use vstack_core::manifest::{InitSegment, Manifest, ManifestChunk};
+use vstack_core::manifest::{InitSegment, Manifest, ManifestChunk, Redundancy};
+use vstack_erasure::Layout;
 
 use crate::error::ClientError;
 use crate::node::NodeTable;
 use crate::policy::{ChunkSpec, Micros, NodeIndex};
 
-/// A chunk's identity and the whole copies of it.
+/// One object that a chunk is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SourcePart {
+    pub(crate) node: NodeIndex,
+    pub(crate) ballot: Ballot,
+    /// `None`: a full copy.
+    pub(crate) shard: Option<u8>,
+    /// Of this object.
+    pub(crate) sha256: Sha256Digest,
+}
+
+/// A chunk's identity, and where it is: full copies, or shards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Source {
     pub(crate) chunk_id: ChunkId,
     pub(crate) size_bytes: u64,
     pub(crate) sha256: Sha256Digest,
-    /// Each node once.
-    pub(crate) copies: Vec<(NodeIndex, Ballot)>,
+    /// Each node once; all of one kind.
+    pub(crate) parts: Vec<SourcePart>,
 }
 
 impl Source {
@@ -33,31 +47,49 @@ impl Source {
             );
             return Err(ClientError::BadManifest { reason });
         }
-        let mut copies: Vec<(NodeIndex, Ballot)> = Vec::new();
-        for part in chunk.placement.parts.iter().filter(|part| part.shard.is_none()) {
-            if let Some(index) = nodes.register(part.node_id, &part.node_url)
-                && copies.iter().all(|(known, _)| *known != index)
+        let coded = chunk.redundancy != Redundancy::Replicated;
+        let mut parts: Vec<SourcePart> = Vec::new();
+        for part in &chunk.placement.parts {
+            if let Some(node) = nodes.register(part.node_id, &part.node_url)
+                && part.shard.is_some() == coded
+                && parts.iter().all(|known| known.node != node)
             {
-                copies.push((index, part.ballot));
+                parts.push(SourcePart {
+                    node,
+                    ballot: part.ballot,
+                    shard: part.shard,
+                    sha256: part.checksum,
+                });
             }
         }
         Ok(Self {
             chunk_id: chunk.chunk_id,
             size_bytes: chunk.size_bytes,
             sha256: chunk.checksum,
-            copies,
+            parts,
         })
     }
 
+    /// The nodes that have something of it.
     pub(crate) fn replicas(&self) -> Vec<NodeIndex> {
-        self.copies.iter().map(|(node, _)| *node).collect()
+        self.parts.iter().map(|part| part.node).collect()
     }
 
-    pub(crate) fn ballot_on(&self, node: NodeIndex) -> Option<Ballot> {
-        self.copies
-            .iter()
-            .find(|(copy, _)| *copy == node)
-            .map(|(_, ballot)| *ballot)
+    pub(crate) fn part_on(&self, node: NodeIndex) -> Option<&SourcePart> {
+        self.parts.iter().find(|part| part.node == node)
+    }
+
+    /// Bytes that one of its nodes sends for it.
+    pub(crate) fn part_bytes(&self) -> u64 {
+        match self.parts.first().and_then(|part| part.shard) {
+            None => self.size_bytes,
+            Some(_) => self.layout().shard_bytes() as u64,
+        }
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        // The size was checked against the limit of 64 MiB.
+        Layout::new(usize::try_from(self.size_bytes).unwrap_or(0))
     }
 }
 

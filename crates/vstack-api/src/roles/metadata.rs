@@ -6,13 +6,16 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use serde::Serialize;
 use uuid::Uuid;
-use vstack_core::id::{NodeId, VideoId};
+use vstack_core::id::{ChunkId, NodeId, VideoId};
 use vstack_core::manifest::Manifest;
 
 use super::CALL_TIMEOUT;
 use crate::client::{ApiError, Endpoint, with_json};
 use crate::consensus::{CatalogueCounts, ConsensusEvent};
 use crate::inventory::{InventoryAnswer, InventoryDetails, InventoryPage};
+use crate::redundancy::{
+    GatewayHeartbeat, RedundancyChoice, RedundancyStatus, SetRedundancy, SuspectPart, VideoRedundancyView,
+};
 use crate::sse;
 use crate::transport::{Method, Response, Transport};
 use crate::wire::{
@@ -247,6 +250,61 @@ impl MetadataClient {
     ) -> Result<InventoryAnswer, ApiError> {
         let path = format!("/nodes/{node}/inventory/details");
         self.0.post(&path, details, CALL_TIMEOUT).await
+    }
+
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn gateway_heartbeat(&self, heartbeat: &GatewayHeartbeat) -> Result<(), ApiError> {
+        self.tell("/gateways/heartbeat", heartbeat).await
+    }
+
+    /// Where plain readers find whole chunks, or `None` while no gateway is known.
+    ///
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn gateway_url(&self) -> Result<Option<String>, ApiError> {
+        let gateways: Vec<String> = self.get("/gateways").await?;
+        Ok(gateways.into_iter().next())
+    }
+
+    /// How a video is protected, and where its parts are.
+    ///
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn redundancy(&self, video: VideoId) -> Result<VideoRedundancyView, ApiError> {
+        self.get(&format!("/video/{video}/redundancy")).await
+    }
+
+    /// Fixes how a video is protected. Durable on return; the conversion follows in the background.
+    ///
+    /// # Errors
+    /// Too few nodes, or the role refused or did not answer.
+    pub async fn set_redundancy(
+        &self,
+        video: VideoId,
+        mode: RedundancyChoice,
+    ) -> Result<VideoRedundancyView, ApiError> {
+        let request = self.0.request(Method::PUT, &format!("/video/{video}/redundancy"));
+        self.0
+            .json(with_json(request, &SetRedundancy { mode }), CALL_TIMEOUT)
+            .await
+    }
+
+    /// Conversion and repair as they are now.
+    ///
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn redundancy_status(&self) -> Result<RedundancyStatus, ApiError> {
+        self.get("/redundancy").await
+    }
+
+    /// Says that a node delivered something wrong or nothing for a chunk. The role looks for itself.
+    ///
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn suspect(&self, chunk: ChunkId, node_id: NodeId) -> Result<(), ApiError> {
+        let path = format!("/chunk/{}/suspect", chunk.whole());
+        self.tell(&path, &SuspectPart { node_id }).await
     }
 
     /// # Errors

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use vstack_api::ErrorCode;
 
 /// Why an attempt brought no usable bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +24,8 @@ pub enum Failure {
     WrongBytes,
     /// The node does not have the chunk: the manifest is older than the placement.
     NotFound,
+    /// Fewer than three shards of an erasure-coded chunk could be read.
+    TooFewShards { found: u8 },
     /// Any other answer than the chunk.
     Refused { status: u16, code: Option<String> },
     /// Something answered that is no storage node.
@@ -30,11 +33,27 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether the node is to be left alone for a while. A missing chunk says something about the manifest, not about
-    /// the node.
+    /// Whether the node is to be left alone for a while. A missing chunk says something about the manifest, and missing
+    /// shards about other nodes.
     #[must_use]
     pub const fn blames_node(&self) -> bool {
-        !matches!(self, Self::NotFound)
+        !self.doubts_manifest()
+    }
+
+    /// Whether the node's bytes are bad: worth telling the catalogue, which looks for itself.
+    #[must_use]
+    pub fn doubts_bytes(&self) -> bool {
+        match self {
+            Self::WrongBytes | Self::WrongLength { .. } => true,
+            Self::Refused { code, .. } => code.as_deref() == Some(ErrorCode::ChunkCorrupt.as_str()),
+            _ => false,
+        }
+    }
+
+    /// Whether the manifest may be older than the placement.
+    #[must_use]
+    pub const fn doubts_manifest(&self) -> bool {
+        matches!(self, Self::NotFound | Self::TooFewShards { .. })
     }
 }
 
@@ -55,6 +74,7 @@ impl fmt::Display for Failure {
             }
             Self::WrongBytes => f.write_str("sent wrong bytes"),
             Self::NotFound => f.write_str("does not have it"),
+            Self::TooFewShards { found } => write!(f, "found {found} of the 3 shards it takes"),
             Self::Refused {
                 status,
                 code: Some(code),

@@ -233,7 +233,7 @@ impl Seed {
             return;
         };
         records.record_mut(node).failed(now, &failure);
-        if failure == Failure::NotFound {
+        if failure.doubts_manifest() {
             self.ask_for_manifest(now, actions);
         }
         let Some(chunk) = self.chunks.get_mut(seq as usize) else {

@@ -113,9 +113,42 @@ impl Driver {
         let Some(flight) = self.flights.remove(&attempt) else {
             return;
         };
+        self.tell_of_setbacks(flight.seq, &outcome);
         match outcome.result {
             Ok(bytes) => self.delivered(attempt, &flight, bytes, outcome.elapsed),
             Err(failure) => self.failed(attempt, &flight, failure, outcome.detect),
+        }
+        self.cluster.note_setbacks(&outcome.setbacks);
+    }
+
+    /// Shards that did not come, while others took their place.
+    fn tell_of_setbacks(&mut self, seq: u32, outcome: &Attempt) {
+        let now = self.cluster.clock.now();
+        // What a failed attempt wasted is counted there, as a whole.
+        let counts = u64::from(outcome.result.is_ok());
+        for setback in &outcome.setbacks {
+            let node = self.cluster.nodes().node_ref(setback.node);
+            self.complain(seq, &node, &setback.failure);
+            let mut state = self.shared.lock();
+            let fault = Fault {
+                at_ms: state.journal.session_ms(now),
+                node: node.clone(),
+                seq,
+                failure: setback.failure.clone(),
+                detect_ms: setback.detect.as_ms(),
+                wasted_bytes: counts * setback.wasted_bytes,
+                recovered_ms: None,
+                recovered_by: None,
+            };
+            state.journal.setback(fault);
+            let kind = EventKind::Failed {
+                seq,
+                node,
+                failure: setback.failure.clone(),
+                detect_ms: setback.detect.as_ms(),
+                wasted_bytes: setback.wasted_bytes,
+            };
+            state.journal.tell(now, kind);
         }
     }
 
@@ -140,17 +173,26 @@ impl Driver {
         );
         drop(state);
         let arrived = (NodeIndex(flight.node.index), bytes);
+        let source = self.sources.get(flight.seq as usize);
         self.apply(
             Fact::Done {
                 attempt,
-                bytes: length,
+                // The node's measure is what it sent itself.
+                bytes: source.map_or(length, Source::part_bytes),
                 elapsed,
             },
             Some(arrived),
         );
     }
 
+    fn complain(&self, seq: u32, node: &NodeRef, failure: &Failure) {
+        if let Some(source) = self.sources.get(seq as usize) {
+            self.cluster.complain(source.chunk_id, node.node_id, failure);
+        }
+    }
+
     fn failed(&mut self, attempt: AttemptId, flight: &Flight, failure: Failure, detect: Micros) {
+        self.complain(flight.seq, &flight.node, &failure);
         let now = self.cluster.clock.now();
         let wasted_bytes = flight.received.load(Ordering::Relaxed);
         let (seq, node, detect_ms) = (flight.seq, flight.node.clone(), detect.as_ms());
@@ -205,9 +247,9 @@ impl Driver {
         for ((seq, old), new) in (0..).zip(&mut self.sources).zip(fresh) {
             let same_bytes =
                 (old.chunk_id, old.size_bytes, old.sha256) == (new.chunk_id, new.size_bytes, new.sha256);
-            if same_bytes && old.copies != new.copies {
+            if same_bytes && old.parts != new.parts {
                 moved.push((seq, new.replicas()));
-                old.copies = new.copies;
+                old.parts = new.parts;
             }
         }
         moved
@@ -278,7 +320,6 @@ impl Driver {
         let nodes = self.cluster.nodes();
         let node = nodes.node_ref(index);
         let after = after.map(|(from, failure)| (nodes.node_ref(from), failure));
-        let client = nodes.client(index);
         drop(nodes);
         let mut state = self.shared.lock();
         state.set_fetching(seq, Some(index));
@@ -297,16 +338,15 @@ impl Driver {
         drop(state);
         let received = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&received);
-        let source = self.sources.get(seq as usize).cloned();
+        let (cluster, source) = (Arc::clone(&self.cluster), self.sources.get(seq as usize).cloned());
         let task = self.downloads.spawn(async move {
-            let ballot = source.as_ref().and_then(|source| source.ballot_on(index));
-            let outcome = match (client, source, ballot) {
-                (Some(client), Some(source), Some(ballot)) => fetch(&client, &source, ballot, counter).await,
-                // The placement moved between the decision and this attempt.
-                _ => Attempt {
+            let outcome = match source {
+                Some(source) => fetch(&cluster, &source, index, counter).await,
+                None => Attempt {
                     result: Err(Failure::NotFound),
                     elapsed: Micros(0),
                     detect: Micros(0),
+                    setbacks: Vec::new(),
                 },
             };
             (attempt, outcome)
@@ -349,7 +389,7 @@ impl Driver {
         let Some(source) = self.sources.get(seq as usize) else {
             return;
         };
-        let replicas = source.copies.len();
+        let replicas = source.parts.len();
         let mut state = self.shared.lock();
         let last = state.journal.faults.iter().rev().find(|fault| fault.seq == seq);
         let last = last.map_or_else(
