@@ -8,7 +8,8 @@ use vstack_core::id::{ChunkId, Incarnation, NodeId, VideoId};
 use vstack_core::manifest::{Container, MediaFacts, Track};
 use vstack_core::node::{NodeHealth, NodeState};
 use vstack_core::paxos::master::{Accepted, Knowledge, Value, Witness};
-use vstack_core::paxos::{OpenKind, Replaced};
+use vstack_core::paxos::{OpenKind, Replaced, Target};
+use vstack_core::placement::Scheme;
 use vstack_core::time::UnixMillis;
 
 use crate::object::CatalogueObject;
@@ -32,6 +33,8 @@ pub enum Cmd {
         now: UnixMillis,
     },
     Open(OpenChunk),
+    /// OPEN for certain parts: what repair and conversion ask for.
+    OpenParts(OpenParts),
     Commit(Box<CommitChunk>),
     /// Keeps the bytes of the init segment for the manifest.
     StoreInit {
@@ -58,6 +61,16 @@ pub enum Cmd {
         video: VideoId,
         session: Option<String>,
         half_life_ms: u64,
+        now: UnixMillis,
+    },
+    /// Fixes the scheme of a video's media chunks; `None` leaves it to the policy.
+    PinRedundancy {
+        video: VideoId,
+        pin: Option<Scheme>,
+    },
+    /// All media chunks of the video have one scheme again.
+    Converted {
+        video: VideoId,
         now: UnixMillis,
     },
     /// What the operator wants of a node.
@@ -151,7 +164,7 @@ pub struct NodeReport {
     pub highest_generation: u64,
 }
 
-/// OPEN of one chunk.
+/// OPEN of one chunk for full copies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenChunk {
     pub chunk: ChunkId,
@@ -162,6 +175,33 @@ pub struct OpenChunk {
     pub nodes: Vec<NodeId>,
     pub min_ack: u8,
     pub now: UnixMillis,
+}
+
+/// OPEN of one chunk for certain parts of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenParts {
+    pub chunk: ChunkId,
+    pub kind: OpenKind,
+    pub owner: String,
+    pub expect_epoch: Option<Ballot>,
+    /// Chosen by the caller among healthy nodes.
+    pub targets: Vec<Target>,
+    pub min_ack: u8,
+    pub now: UnixMillis,
+}
+
+impl From<&OpenChunk> for OpenParts {
+    fn from(open: &OpenChunk) -> Self {
+        Self {
+            chunk: open.chunk,
+            kind: open.kind,
+            owner: open.owner.clone(),
+            expect_epoch: open.expect_epoch,
+            targets: open.nodes.iter().copied().map(Target::whole).collect(),
+            min_ack: open.min_ack,
+            now: open.now,
+        }
+    }
 }
 
 /// COMMIT of one chunk.

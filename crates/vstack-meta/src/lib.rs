@@ -28,12 +28,12 @@ pub use backup::{BackupFacts, begin_anew, known_urls, restore};
 pub use check::{Finding, check_file};
 pub use command::{
     Behind, Cmd, Collectable, CommitChunk, CommittedChunk, FinalizeVideo, HeartbeatReply, Imported,
-    NodeChange, NodeParts, NodeReport, OpenChunk, OpenedChunk, Reply,
+    NodeChange, NodeParts, NodeReport, OpenChunk, OpenParts, OpenedChunk, Reply,
 };
 pub use error::MetaError;
 pub use object::{CatalogueObject, PlacedChunk};
 pub use read::{
-    ChunkRecord, InventoryQuery, InventoryView, Library, LibraryOrder, LibraryPage, LibraryQuery, Losses,
-    ManifestSource, NodeRecord, UnderReplicated, Unsaved, VideoRecord,
+    AtRisk, ChunkRecord, InventoryQuery, InventoryView, Library, LibraryOrder, LibraryPage, LibraryQuery,
+    Losses, ManifestSource, NodeRecord, UnderReplicated, Unsaved, VideoRecord, VideoRedundancy,
 };
 pub use store::{MetaStore, SqliteMetaStore};

@@ -16,8 +16,8 @@ use crate::check::{self, Finding};
 use crate::command::{Behind, Cmd, Collectable, NodeParts, Reply};
 use crate::error::MetaError;
 use crate::read::{
-    self, ChunkRecord, InventoryQuery, InventoryView, Library, LibraryPage, LibraryQuery, Losses,
-    ManifestSource, NodeRecord, UnderReplicated, Unsaved,
+    self, AtRisk, ChunkRecord, InventoryQuery, InventoryView, Library, LibraryPage, LibraryQuery, Losses,
+    ManifestSource, NodeRecord, UnderReplicated, Unsaved, VideoRedundancy,
 };
 use crate::schema;
 use crate::writer::Writer;
@@ -53,6 +53,17 @@ pub trait MetaStore: Send + Sync + std::fmt::Debug {
 
     /// Chunks that wait for repair.
     async fn under_replicated(&self, limit: usize) -> Result<Vec<UnderReplicated>, MetaError>;
+
+    /// All active videos, as far as their redundancy goes.
+    async fn redundancy(&self) -> Result<Vec<VideoRedundancy>, MetaError>;
+
+    /// A page of the chunks that lack parts or have parts on `nodes`, those that may lack most first.
+    async fn at_risk(
+        &self,
+        nodes: Vec<NodeId>,
+        offset: usize,
+        limit: usize,
+    ) -> Result<Vec<AtRisk>, MetaError>;
 
     /// Objects whose time to be collected has come.
     async fn collectable(&self, now: UnixMillis, limit: usize) -> Result<Vec<Collectable>, MetaError>;
@@ -246,6 +257,20 @@ impl MetaStore for SqliteMetaStore {
 
     async fn under_replicated(&self, limit: usize) -> Result<Vec<UnderReplicated>, MetaError> {
         self.read(move |connection| read::chunks::under_replicated(connection, limit))
+            .await
+    }
+
+    async fn redundancy(&self) -> Result<Vec<VideoRedundancy>, MetaError> {
+        self.read(|connection| read::redundancy::videos(connection)).await
+    }
+
+    async fn at_risk(
+        &self,
+        nodes: Vec<NodeId>,
+        offset: usize,
+        limit: usize,
+    ) -> Result<Vec<AtRisk>, MetaError> {
+        self.read(move |connection| read::redundancy::at_risk(connection, &nodes, (offset, limit)))
             .await
     }
 

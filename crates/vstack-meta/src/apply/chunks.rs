@@ -7,22 +7,22 @@ use vstack_core::ballot::Ballot;
 use vstack_core::id::{ChunkId, ChunkKind, Incarnation, NodeId, SHARD_COUNT};
 use vstack_core::limits::{COLLECT_GRACE_MS, OPEN_LEASE_MS, REPLICA_COUNT};
 use vstack_core::manifest::{MediaFacts, VideoStatus};
+use vstack_core::paxos::OpenKind;
 use vstack_core::paxos::master::{self, Garbage, OpenRequest, Registry};
-use vstack_core::paxos::{OpenKind, Target};
 use vstack_core::placement::{Part, Placement, Scheme};
 use vstack_core::time::UnixMillis;
 
 use super::videos::mark_unsaved;
 use super::{granting_generation, knowledge};
 use crate::codec::{RowSum, ballot_column, json_column, signed, word};
-use crate::command::{CommitChunk, CommittedChunk, OpenChunk, OpenedChunk};
+use crate::command::{CommitChunk, CommittedChunk, OpenParts, OpenedChunk};
 use crate::error::MetaError;
 use crate::read::chunks::{find_chunk, media_facts};
 use crate::read::nodes::find_node;
 use crate::read::videos::{VideoRecord, find_video};
 use crate::rows;
 
-pub(super) fn open(connection: &Connection, command: &OpenChunk) -> Result<OpenedChunk, MetaError> {
+pub(super) fn open(connection: &Connection, command: &OpenParts) -> Result<OpenedChunk, MetaError> {
     let video = video_of(connection, command.chunk)?;
     let row = rows::read_row(connection, command.chunk)?;
     // Who asks for a chunk that is decided is told so, also when the video is complete: another uploader of the same
@@ -34,7 +34,7 @@ pub(super) fn open(connection: &Connection, command: &OpenChunk) -> Result<Opene
         kind: command.kind,
         owner: command.owner.clone(),
         expect_epoch: command.expect_epoch,
-        nodes: command.nodes.iter().copied().map(Target::whole).collect(),
+        nodes: command.targets.clone(),
         min_ack: command.min_ack,
         generation: granting_generation(connection)?,
         now: command.now,

@@ -4,6 +4,7 @@ pub(crate) mod chunks;
 mod import;
 mod lost;
 pub(crate) mod nodes;
+mod redundancy;
 mod states;
 pub(crate) mod videos;
 mod views;
@@ -27,7 +28,10 @@ pub(crate) fn apply(connection: &Connection, command: &Cmd) -> Result<Reply, Met
             duration_sec,
             now,
         } => videos::create(connection, *video, title, *duration_sec, *now).map(done),
-        Cmd::Open(open) => chunks::open(connection, open).map(Reply::Opened),
+        Cmd::Open(open) => chunks::open(connection, &open.into()).map(Reply::Opened),
+        Cmd::OpenParts(open) => chunks::open(connection, open).map(Reply::Opened),
+        Cmd::PinRedundancy { video, pin } => redundancy::pin(connection, *video, *pin).map(done),
+        Cmd::Converted { video, now } => redundancy::converted(connection, *video, *now).map(done),
         Cmd::Commit(commit) => chunks::commit(connection, commit).map(Reply::Committed),
         Cmd::StoreInit { video, data } => videos::store_init(connection, *video, data).map(done),
         Cmd::Finalize(finalize) => videos::finalize(connection, finalize).map(done),

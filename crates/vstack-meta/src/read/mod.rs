@@ -4,6 +4,7 @@ pub(crate) mod chunks;
 pub(crate) mod inventory;
 pub(crate) mod library;
 pub(crate) mod nodes;
+pub(crate) mod redundancy;
 pub(crate) mod videos;
 
 use rusqlite::Connection;
@@ -17,6 +18,7 @@ pub use chunks::{ChunkRecord, UnderReplicated};
 pub use inventory::{InventoryQuery, InventoryView, Losses};
 pub use library::{Library, LibraryOrder, LibraryPage, LibraryQuery};
 pub use nodes::NodeRecord;
+pub use redundancy::{AtRisk, VideoRedundancy};
 pub use videos::{ManifestSource, Unsaved, VideoRecord};
 
 /// Objects whose time to be collected has come, the longest waiting first.

@@ -34,7 +34,7 @@ pub const DEFAULT_NODES: u16 = 5;
 pub const MAX_NODES: u16 = 64;
 
 const UPLOADER_PORT: u16 = 1;
-/// Offset 2 belongs to the gateway role.
+const GATEWAY_PORT: u16 = 2;
 const FIRST_NODE_PORT: u16 = 10;
 /// From the last child's ready line until all nodes have sent a heartbeat; one comes at once, then every 2 s.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(30);
@@ -94,7 +94,10 @@ impl DevCluster {
         let url = metadata.ready().url.clone();
         let starts = node_orders(&config, &folder, &url)
             .into_iter()
-            .chain([uploader_order(&config, &folder, &url)])
+            .chain([
+                uploader_order(&config, &folder, &url),
+                gateway_order(&config, &folder, &url),
+            ])
             .map(Child::start);
         let mut children = vec![metadata];
         children.extend(futures::future::try_join_all(starts).await?);
@@ -166,7 +169,8 @@ impl DevCluster {
         let deadline = Instant::now() + HEALTHY_WITHIN;
         loop {
             let healthy = self.count_healthy(&catalogue).await;
-            if healthy == self.ready.storage_urls.len() && self.uploader_is_known(&catalogue).await {
+            let known = self.uploader_is_known(&catalogue).await && self.gateway_is_known(&catalogue).await;
+            if healthy == self.ready.storage_urls.len() && known {
                 return Ok(());
             }
             if Instant::now() > deadline {
@@ -201,12 +205,23 @@ impl DevCluster {
             .count()
     }
 
+    async fn gateway_is_known(&self, catalogue: &MetadataClient) -> bool {
+        catalogue
+            .gateway_url()
+            .await
+            .is_ok_and(|url| url == self.ready.gateway_url)
+    }
+
     async fn uploader_is_known(&self, catalogue: &MetadataClient) -> bool {
         catalogue
             .uploader_url()
             .await
             .is_ok_and(|url| url.as_ref() == Some(&self.ready.uploader_url))
     }
+}
+
+fn gateway_order(config: &DevConfig, folder: &Folder, metadata_url: &str) -> Order {
+    Order::new(config, folder, "gateway", "gateway", GATEWAY_PORT).knowing(metadata_url)
 }
 
 /// Waits for the next child that ends by itself. A cluster whose children have all ended waits for ever.

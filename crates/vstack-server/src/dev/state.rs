@@ -11,7 +11,7 @@ use super::child::{Child, ServeReady};
 pub struct ClusterReady {
     pub metadata_url: String,
     pub uploader_url: String,
-    /// `null` until that role exists.
+    /// Whole chunks for plain readers.
     pub gateway_url: Option<String>,
     /// In the order of the nodes' folders.
     pub storage_urls: Vec<String>,
@@ -33,7 +33,7 @@ impl ClusterReady {
         Self {
             metadata_url: one("metadata"),
             uploader_url: one("uploader"),
-            gateway_url: None,
+            gateway_url: urls("gateway").into_iter().next(),
             storage_urls: urls("storage"),
             data_dir: data
                 .canonicalize()

@@ -36,7 +36,8 @@ pub(super) async fn show(
 ) -> Answer<Json<Manifest>> {
     let mut source = source(&metadata, video).await?;
     ensure_init(&metadata, &mut source).await?;
-    Ok(Json(build(&source, metadata.now())))
+    let gateway = metadata.gateways().into_iter().next();
+    Ok(Json(build(&source, gateway, metadata.now())))
 }
 
 pub(super) async fn source(metadata: &Metadata, video: VideoId) -> Answer<ManifestSource> {
@@ -87,10 +88,11 @@ pub(super) fn of_kind(source: &ManifestSource, kind: ChunkKind) -> impl Iterator
     source.chunks.iter().filter(main)
 }
 
-fn build(source: &ManifestSource, now: UnixMillis) -> Manifest {
+fn build(source: &ManifestSource, gateway: Option<String>, now: UnixMillis) -> Manifest {
     let video = &source.video;
     let make = Maker {
         nodes: &source.nodes,
+        gateway,
         now,
     };
     let all = |kind| {
@@ -127,6 +129,8 @@ fn build(source: &ManifestSource, now: UnixMillis) -> Manifest {
 
 struct Maker<'a> {
     nodes: &'a BTreeMap<NodeId, NodeRecord>,
+    /// Reassembles erasure-coded chunks for plain readers.
+    gateway: Option<String>,
     now: UnixMillis,
 }
 
@@ -140,11 +144,10 @@ impl Maker<'_> {
             size_bytes: digest.size_bytes,
             checksum: digest.sha256,
             leaf_root: digest.leaf_root,
-            replicas: parts
-                .iter()
-                .filter(|part| part.shard.is_none())
-                .map(|part| part.node_url.clone())
-                .collect(),
+            replicas: match chunk.placement.scheme {
+                Scheme::Replicated => parts.iter().map(|part| part.node_url.clone()).collect(),
+                Scheme::Erasure => self.gateway.iter().cloned().collect(),
+            },
             redundancy: redundancy(chunk.placement.scheme, &parts),
             placement: ManifestPlacement {
                 epoch: chunk.epoch,

@@ -22,6 +22,7 @@ mod offline;
 mod placement;
 mod plain;
 mod problem;
+mod redundancy;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,7 @@ use vstack_meta::SqliteMetaStore;
 
 pub use catch_up::CaughtUp;
 pub use offline::{OfflineError, Rebuilt, Restored, check, rebuild, restore, role_folder};
+pub use redundancy::RedundancySettings;
 pub use state::Clock;
 
 use crate::metrics::Metrics;
@@ -71,6 +73,8 @@ pub struct MetadataConfig {
     pub backup_every: Duration,
     /// The newest so many stay.
     pub backups_kept: usize,
+    /// When videos are converted and parts replaced.
+    pub redundancy: RedundancySettings,
 }
 
 /// Backups that stay: two days by the hour.
@@ -89,6 +93,7 @@ impl MetadataConfig {
             view_half_life_ms: VIEW_HALF_LIFE_MS,
             backup_every: HOUR,
             backups_kept: BACKUPS_KEPT,
+            redundancy: RedundancySettings::default(),
         }
     }
 }
@@ -114,6 +119,7 @@ pub async fn start(config: MetadataConfig) -> Result<Running, StartError> {
         backups: config.data.join(BACKUPS),
         backup_every: config.backup_every,
         backups_kept: config.backups_kept,
+        redundancy: config.redundancy,
     };
     let (metadata, closed) = Metadata::new(Arc::new(store), config.key, config.clock, settings, lock);
     let metadata = Arc::new(metadata);
@@ -123,6 +129,8 @@ pub async fn start(config: MetadataConfig) -> Result<Running, StartError> {
     tokio::spawn(catch_up::run(metadata.clone(), stop.clone()));
     tokio::spawn(backups::run(metadata.clone(), stop.clone()));
     tokio::spawn(care::run(metadata.clone(), unchecked, stop.clone()));
+    tokio::spawn(redundancy::convert_for_ever(metadata.clone(), stop.clone()));
+    tokio::spawn(redundancy::heal_for_ever(metadata.clone(), stop.clone()));
     let address = config.listen;
     let metrics = Metrics::new();
     metadata.counts.register(&metrics);
@@ -149,6 +157,11 @@ fn routes(metadata: Arc<Metadata>, stop: CancellationToken) -> Router {
         .route("/video/{video_id}/finalize", post(finalize::finalize))
         .route("/video/{video_id}/abort", post(videos::abort))
         .route("/video/{video_id}/view", post(videos::view))
+        .route(
+            "/video/{video_id}/redundancy",
+            get(redundancy::show).put(redundancy::set),
+        )
+        .route("/redundancy", get(redundancy::status))
         .route("/manifest/{video_id}", get(manifest::show))
         .route("/chunk/{chunk_id}/commit", post(plain::commit))
         .route("/consensus", get(counts::show))
@@ -164,6 +177,9 @@ fn routes(metadata: Arc<Metadata>, stop: CancellationToken) -> Router {
         .route("/nodes/{node_id}/{action}", post(nodes::change))
         .route("/backup", post(backups::create))
         .route("/backup/{name}", get(backups::fetch))
+        .route("/chunk/{chunk_id}/suspect", post(redundancy::suspect))
+        .route("/gateways", get(redundancy::gateways))
+        .route("/gateways/heartbeat", post(redundancy::gateway_heartbeat))
         .route("/uploaders", get(nodes::uploaders))
         .route("/uploaders/heartbeat", post(nodes::uploader_heartbeat))
         .route("/under-replicated", get(nodes::under_replicated))

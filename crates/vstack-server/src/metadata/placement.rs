@@ -6,7 +6,8 @@ use vstack_api::{ErrorCode, Problem};
 use vstack_core::id::{ChunkId, NodeId};
 use vstack_core::limits::{NODE_DEGRADED_AFTER_MS, REPLICA_COUNT};
 use vstack_core::node::NodeHealth;
-use vstack_core::rendezvous::{Candidate, Domain, choose_beside, choose_nodes};
+use vstack_core::paxos::Target;
+use vstack_core::rendezvous::{Candidate, Domain, choose_beside};
 use vstack_core::time::UnixMillis;
 use vstack_meta::NodeRecord;
 
@@ -45,23 +46,47 @@ impl<'a> Choice<'a> {
         exclude: &BTreeSet<NodeId>,
         min_ack: usize,
     ) -> Result<Vec<NodeId>, Box<Problem>> {
-        self.check_size()?;
-        let mut chosen = choose_nodes(
-            chunk,
-            &self.candidates(NodeHealth::Healthy, exclude),
-            REPLICA_COUNT,
-        );
-        if chosen.len() < REPLICA_COUNT {
-            let suspects = self.candidates(NodeHealth::Degraded, exclude);
-            let beside = self.domains(&chosen);
-            chosen.extend(choose_beside(
-                chunk,
-                &suspects,
-                REPLICA_COUNT - chosen.len(),
-                &beside,
-            ));
+        self.check_size(REPLICA_COUNT)?;
+        self.choose_beside(chunk, exclude, &[], (REPLICA_COUNT, min_ack))
+    }
+
+    /// Nodes for these parts of a chunk of `full` parts, of which the others are kept on nodes in `exclude`. `min_ack`
+    /// counts the kept ones. Where nodes are short, the first parts get theirs.
+    pub(super) fn choose_parts(
+        &self,
+        chunk: ChunkId,
+        parts: &[Option<u8>],
+        exclude: &BTreeSet<NodeId>,
+        min_ack: usize,
+        full: usize,
+    ) -> Result<Vec<Target>, Box<Problem>> {
+        self.check_size(full)?;
+        let kept = full.saturating_sub(parts.len());
+        let holders: Vec<NodeId> = exclude.iter().copied().collect();
+        let need = min_ack.saturating_sub(kept).max(1);
+        let nodes = self.choose_beside(chunk, exclude, &holders, (parts.len(), need))?;
+        let target = |(node, shard): (NodeId, &Option<u8>)| Target { node, shard: *shard };
+        Ok(nodes.into_iter().zip(parts).map(target).collect())
+    }
+
+    /// Up to `count` nodes beside those that hold a part already, at least `need`.
+    fn choose_beside(
+        &self,
+        chunk: ChunkId,
+        exclude: &BTreeSet<NodeId>,
+        holders: &[NodeId],
+        (count, need): (usize, usize),
+    ) -> Result<Vec<NodeId>, Box<Problem>> {
+        let mut chosen: Vec<NodeId> = Vec::new();
+        for health in [NodeHealth::Healthy, NodeHealth::Degraded] {
+            let candidates = self.candidates(health, exclude);
+            let beside: Vec<Domain> = [holders, &chosen]
+                .iter()
+                .flat_map(|nodes| self.domains(nodes))
+                .collect();
+            chosen.extend(choose_beside(chunk, &candidates, count - chosen.len(), &beside));
         }
-        if chosen.len() >= min_ack {
+        if chosen.len() >= need {
             return Ok(chosen);
         }
         if self.just_started && self.awaits_some(exclude) {
@@ -69,7 +94,7 @@ impl<'a> Choice<'a> {
             return Err(Box::new(Problem::new(ErrorCode::Unavailable, detail)));
         }
         let detail = format!(
-            "{} of {} nodes can take this chunk, and {min_ack} copies are needed; see `vstack status`",
+            "{} of {} nodes can take this chunk, and {need} are needed; see `vstack status`",
             chosen.len(),
             self.nodes.len()
         );
@@ -85,14 +110,17 @@ impl<'a> Choice<'a> {
     }
 
     /// Fewer copies are for clusters of which some nodes are down, not for those that are too small.
-    pub(super) fn check_size(&self) -> Result<(), Box<Problem>> {
+    pub(super) fn check_size(&self, parts: usize) -> Result<(), Box<Problem>> {
         let members = self.nodes.iter().filter(|node| node.is_member()).count();
-        if members >= REPLICA_COUNT {
+        if members >= parts {
             return Ok(());
         }
-        let detail = format!(
-            "{REPLICA_COUNT} copies need {REPLICA_COUNT} nodes, and {members} are registered; add a node"
-        );
+        let what = if parts == REPLICA_COUNT {
+            "copies"
+        } else {
+            "shards"
+        };
+        let detail = format!("{parts} {what} need {parts} nodes, and {members} are registered; add a node");
         Err(Box::new(Problem::new(ErrorCode::NotEnoughNodes, detail)))
     }
 

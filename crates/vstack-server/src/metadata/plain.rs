@@ -15,7 +15,7 @@ use vstack_api::wire::{Committed, PlainCommit};
 use vstack_core::ballot::Ballot;
 use vstack_core::digest::{ChunkDigest, Sha256Digest};
 use vstack_core::id::{ChunkId, NodeId};
-use vstack_core::limits::REPLICA_MIN_ACK;
+use vstack_core::limits::{REPLICA_COUNT, REPLICA_MIN_ACK};
 use vstack_core::paxos::master::{Value, Witness, missing_parts};
 use vstack_core::paxos::{Grant, OpenKind, Receipt};
 use vstack_core::placement::Placement;
@@ -45,7 +45,7 @@ pub(super) async fn commit(
         return repeat(known, body.checksum).map(Json);
     }
     let nodes = metadata.nodes().await?;
-    let size = Choice::new(&nodes, metadata.now()).check_size();
+    let size = Choice::new(&nodes, metadata.now()).check_size(REPLICA_COUNT);
     size.map_err(|problem| Refusal(*problem))?;
     let named = registered(&nodes, &body.node_urls);
     if named.len() < REPLICA_MIN_ACK {

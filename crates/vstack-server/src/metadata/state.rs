@@ -18,6 +18,7 @@ use vstack_meta::{Cmd, MetaStore, NodeRecord, Reply};
 use super::counts::Counts;
 use super::events::Events;
 use super::problem::refusal;
+use super::redundancy::{Redundancy, RedundancySettings};
 use crate::http::Answer;
 
 /// The wall clock, which tests and the fault lab can put forward.
@@ -48,6 +49,7 @@ pub(super) struct Settings {
     pub(super) backups: PathBuf,
     pub(super) backup_every: Duration,
     pub(super) backups_kept: usize,
+    pub(super) redundancy: RedundancySettings,
 }
 
 #[derive(Debug)]
@@ -58,12 +60,15 @@ pub(super) struct Metadata {
     pub(super) counts: Counts,
     pub(super) events: Events,
     pub(super) settings: Settings,
+    pub(super) redundancy: Redundancy,
     transport: Arc<dyn Transport>,
-    /// When each uploader was last heard of.
-    uploaders: Mutex<BTreeMap<String, UnixMillis>>,
     pub(super) started: UnixMillis,
     /// Held while a backup is made.
     pub(super) backing_up: tokio::sync::Mutex<()>,
+    /// When each uploader was last heard of.
+    uploaders: Heard,
+    /// The same of the gateways.
+    gateways: Heard,
     /// Released when the store is closed: fields are dropped in their order.
     _lock: File,
     /// Dropped last; tells the role that all of the above is.
@@ -88,9 +93,11 @@ impl Metadata {
             counts: Counts::default(),
             events: Events::default(),
             settings,
+            redundancy: Redundancy::default(),
             transport: Arc::new(HttpTransport::new()),
             uploaders: Mutex::default(),
             backing_up: tokio::sync::Mutex::default(),
+            gateways: Mutex::default(),
             _lock: lock,
             _closed: closing,
         };
@@ -119,23 +126,41 @@ impl Metadata {
     }
 
     pub(super) fn note_uploader(&self, url: String) {
-        let now = self.now();
-        let mut uploaders = self.uploaders.lock().unwrap_or_else(PoisonError::into_inner);
-        uploaders.retain(|_, seen| now.since(*seen) < NODE_DOWN_AFTER_MS);
-        uploaders.insert(url, now);
+        note(&self.uploaders, url, self.now());
     }
 
     /// Uploaders that may be alive, the one heard of last first.
     pub(super) fn uploaders(&self) -> Vec<String> {
-        let now = self.now();
-        let uploaders = self.uploaders.lock().unwrap_or_else(PoisonError::into_inner);
-        let alive = uploaders
-            .iter()
-            .filter(|(_, seen)| now.since(**seen) < NODE_DOWN_AFTER_MS);
-        let mut alive: Vec<_> = alive
-            .map(|(url, seen)| (std::cmp::Reverse(*seen), url.clone()))
-            .collect();
-        alive.sort();
-        alive.into_iter().map(|(_, url)| url).collect()
+        alive(&self.uploaders, self.now())
     }
+
+    pub(super) fn note_gateway(&self, url: String) {
+        note(&self.gateways, url, self.now());
+    }
+
+    /// Gateways that may be alive, the one heard of last first.
+    pub(super) fn gateways(&self) -> Vec<String> {
+        alive(&self.gateways, self.now())
+    }
+}
+
+/// When each role of a kind was last heard of, by its address.
+type Heard = Mutex<BTreeMap<String, UnixMillis>>;
+
+fn note(heard: &Heard, url: String, now: UnixMillis) {
+    let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+    heard.retain(|_, seen| now.since(*seen) < NODE_DOWN_AFTER_MS);
+    heard.insert(url, now);
+}
+
+fn alive(heard: &Heard, now: UnixMillis) -> Vec<String> {
+    let heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+    let alive = heard
+        .iter()
+        .filter(|(_, seen)| now.since(**seen) < NODE_DOWN_AFTER_MS);
+    let mut alive: Vec<_> = alive
+        .map(|(url, seen)| (std::cmp::Reverse(*seen), url.clone()))
+        .collect();
+    alive.sort();
+    alive.into_iter().map(|(_, url)| url).collect()
 }

@@ -18,7 +18,7 @@ use vstack_core::node::NodeHealth;
 use vstack_core::paxos::{OpenKind, Receipt};
 use vstack_core::placement::Placement;
 
-use crate::metadata::{self, Clock, MetadataConfig};
+use crate::metadata::{self, Clock, MetadataConfig, RedundancySettings};
 use crate::role::{Running, StartError};
 use crate::storage::{self, StorageConfig};
 
@@ -39,9 +39,18 @@ pub(super) struct Cluster {
 }
 
 pub(super) async fn start_metadata(folder: &Path, clock: &Clock) -> Result<Running, StartError> {
+    start_metadata_with(folder, clock, RedundancySettings::default()).await
+}
+
+async fn start_metadata_with(
+    folder: &Path,
+    clock: &Clock,
+    redundancy: RedundancySettings,
+) -> Result<Running, StartError> {
     let listen = "127.0.0.1:0".parse().expect("an address");
     let config = MetadataConfig {
         clock: clock.clone(),
+        redundancy,
         ..MetadataConfig::new(listen, folder.join("metadata"), key())
     };
     metadata::start(config).await
@@ -69,9 +78,13 @@ async fn start_node(folder: &Path, number: usize, metadata_url: &str) -> Running
 impl Cluster {
     /// A cluster whose nodes are all healthy.
     pub(super) async fn start(nodes: usize) -> Self {
+        Self::start_with(nodes, RedundancySettings::default()).await
+    }
+
+    pub(super) async fn start_with(nodes: usize, redundancy: RedundancySettings) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let clock = Clock::default();
-        let metadata = start_metadata(folder.path(), &clock)
+        let metadata = start_metadata_with(folder.path(), &clock, redundancy)
             .await
             .expect("the role starts");
         let mut cluster = Self {

@@ -9,3 +9,4 @@ mod lifecycle;
 mod nodes;
 mod plain_clients;
 mod recovery;
+mod redundancy;

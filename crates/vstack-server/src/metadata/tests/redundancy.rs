@@ -1,0 +1,268 @@
+//! Conversion and repair on a real cluster: what readers get, where parts end up, and what is said about it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use vstack_api::ErrorCode;
+use vstack_api::redundancy::{PartWord, RedundancyChoice};
+use vstack_api::wire::NodeAction;
+use vstack_client::ClientConfig;
+use vstack_core::id::{ChunkId, NodeId, VideoId};
+use vstack_core::manifest::{ManifestChunk, Redundancy};
+
+use super::cluster::{Cluster, key, until};
+use crate::gateway::{self, GatewayConfig};
+use crate::metadata::{RedundancySettings, check};
+
+async fn converted(cluster: &Cluster, video: VideoId, to: RedundancyChoice) {
+    cluster.catalogue.set_redundancy(video, to).await.unwrap();
+    until("the video is converted", async || {
+        let view = cluster.catalogue.redundancy(video).await.unwrap();
+        view.mode == to.as_str()
+            && !cluster
+                .catalogue
+                .redundancy_status()
+                .await
+                .unwrap()
+                .conversion
+                .active
+    })
+    .await;
+}
+
+/// The nodes of a chunk's good parts.
+async fn good_nodes(cluster: &Cluster, chunk: ChunkId) -> BTreeSet<NodeId> {
+    let view = cluster.catalogue.redundancy(chunk.video()).await.unwrap();
+    let places = view.map.iter().find(|places| places.chunk_id == chunk).unwrap();
+    let good = places.parts.iter().filter(|part| part.state == PartWord::Good);
+    good.map(|part| part.node_id).collect()
+}
+
+/// A new client that knows nothing plays every chunk.
+async fn check_readable(cluster: &Cluster, video: VideoId) {
+    let client = vstack_client::Cluster::connect(ClientConfig::new(&cluster.metadata.url))
+        .await
+        .unwrap();
+    let session = client.open(video).await.unwrap();
+    for seq in 0..session.chunk_count() {
+        let bytes = session.chunk(seq).await.unwrap();
+        assert_eq!(bytes, ChunkId::media(video, seq).to_string());
+    }
+}
+
+fn is_coded(chunk: &ManifestChunk) -> bool {
+    matches!(&chunk.redundancy, Redundancy::Erasure { shards, .. } if shards.len() == 5)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_video_becomes_five_shards_and_any_two_nodes_may_go() {
+    let mut cluster = Cluster::start(5).await;
+    let video = cluster.active_video("clip", 3).await;
+    let gateway = gateway::start(GatewayConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        metadata_url: cluster.metadata.url.clone(),
+        cluster_key: key(),
+    })
+    .await
+    .unwrap();
+    until("the gateway is known", async || {
+        cluster.catalogue.gateway_url().await.unwrap().is_some()
+    })
+    .await;
+    converted(&cluster, video, RedundancyChoice::Erasure).await;
+    let manifest = cluster.catalogue.manifest(video).await.unwrap();
+    for chunk in &manifest.chunks {
+        assert!(is_coded(chunk), "{chunk:?}");
+        assert_eq!(chunk.replicas, [gateway.url.as_str()]);
+        assert_eq!(good_nodes(&cluster, chunk.chunk_id).await.len(), 5);
+    }
+    check_readable(&cluster, video).await;
+    for _ in 0..2 {
+        cluster.nodes.remove(1).stop().await;
+    }
+    check_readable(&cluster, video).await;
+    for chunk in &manifest.chunks {
+        let url = format!("{}/chunk/{}", chunk.replicas[0], chunk.chunk_id);
+        let answer = cluster.http.get(url).send().await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), chunk.chunk_id.to_string());
+    }
+    gateway.stop().await;
+    let folder = cluster.stop().await;
+    assert_eq!(check(&folder.path().join("metadata")).unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_video_goes_there_and_back_and_leaves_nothing_behind() {
+    let cluster = Cluster::start(5).await;
+    let video = cluster.active_video("clip", 2).await;
+    let chunk = ChunkId::media(video, 0);
+    converted(&cluster, video, RedundancyChoice::Erasure).await;
+    assert_eq!(
+        cluster.holders(chunk).await,
+        3,
+        "readers with an old manifest have a grace"
+    );
+    let second = ChunkId::media(video, 1);
+    converted(&cluster, video, RedundancyChoice::Replicated).await;
+    cluster.let_graces_pass().await;
+    for shard in 0..5 {
+        cluster.until_gone(chunk.with_shard(shard).unwrap()).await;
+        cluster.until_gone(second.with_shard(shard).unwrap()).await;
+    }
+    assert_eq!(cluster.holders(chunk).await, 3);
+    check_readable(&cluster, video).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mode_that_needs_more_nodes_than_there_are_is_refused() {
+    let cluster = Cluster::start(4).await;
+    let video = cluster.active_video("clip", 1).await;
+    let refused = cluster
+        .catalogue
+        .set_redundancy(video, RedundancyChoice::Erasure)
+        .await;
+    assert_eq!(refused.unwrap_err().code(), ErrorCode::NotEnoughNodes);
+    cluster.stop().await;
+}
+
+/// Stops a node that holds a part of the chunk, and waits until the chunk is whole on others. The grace is short: that
+/// it is waited for is the planner's, and tested there.
+async fn check_healed_after_a_loss(nodes: usize, mode: RedundancyChoice, parts: usize) {
+    let mut settings = RedundancySettings::default();
+    settings.repair.grace_ms = 1_000;
+    let mut cluster = Cluster::start_with(nodes, settings).await;
+    let video = cluster.active_video("clip", 2).await;
+    converted(&cluster, video, mode).await;
+    let chunk = ChunkId::media(video, 0);
+    let holders = good_nodes(&cluster, chunk).await;
+    let gone = cluster
+        .nodes
+        .iter()
+        .position(|node| node.node_id.is_some_and(|id| holders.contains(&id)))
+        .unwrap();
+    let gone = cluster.nodes.remove(gone);
+    let gone_id = gone.node_id.unwrap();
+    gone.stop().await;
+    // The others go on sending heartbeats, so that only this one's silence grows.
+    for _ in 0..2 {
+        cluster.clock.advance(28_000);
+        cluster.until_healthy(nodes - 1).await;
+    }
+    for seq in 0..2 {
+        until("the chunk is whole again", async || {
+            let good = good_nodes(&cluster, ChunkId::media(video, seq)).await;
+            good.len() == parts && !good.contains(&gone_id)
+        })
+        .await;
+    }
+    check_readable(&cluster, video).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_of_a_lost_node_are_made_again_after_the_grace() {
+    check_healed_after_a_loss(4, RedundancyChoice::Replicated, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shards_of_a_lost_node_are_made_again_after_the_grace() {
+    check_healed_after_a_loss(6, RedundancyChoice::Erasure, 5).await;
+}
+
+/// Turns a bit of every place where `needle` stands in the files of a node.
+fn rot(folder: &Path, needle: &[u8]) -> usize {
+    let mut turned = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            turned += rot(&path, needle);
+            continue;
+        }
+        let mut bytes = std::fs::read(&path).unwrap();
+        let places: Vec<usize> = bytes
+            .windows(needle.len())
+            .enumerate()
+            .filter(|(_, window)| *window == needle)
+            .map(|(at, _)| at)
+            .collect();
+        if !places.is_empty() {
+            use std::os::unix::fs::FileExt as _;
+            let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            for at in &places {
+                bytes[*at] ^= 1;
+                file.write_all_at(&bytes[*at..=*at], *at as u64).unwrap();
+            }
+        }
+        turned += places.len();
+    }
+    turned
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotten_part_that_a_reader_complains_of_is_healed_within_seconds() {
+    let cluster = Cluster::start(4).await;
+    let video = cluster.active_video("clip", 1).await;
+    let chunk = ChunkId::media(video, 0);
+    let holders = good_nodes(&cluster, chunk).await;
+    let victim = (0..4)
+        .find(|&number| {
+            cluster.nodes[number]
+                .node_id
+                .is_some_and(|id| holders.contains(&id))
+        })
+        .unwrap();
+    let id = cluster.nodes[victim].node_id.unwrap();
+    let folder = cluster.folder.path().join(format!("node-{victim}"));
+    assert!(
+        rot(&folder, chunk.to_string().as_bytes()) > 0,
+        "the bytes are there"
+    );
+    cluster.catalogue.suspect(chunk, id).await.unwrap();
+    let began = std::time::Instant::now();
+    until("the chunk has three good parts", async || {
+        let status = cluster.catalogue.redundancy_status().await.unwrap();
+        good_nodes(&cluster, chunk).await.len() == 3 && status.repair.finished_total > 0
+    })
+    .await;
+    assert!(
+        began.elapsed().as_secs() < 5,
+        "healed after {:?}",
+        began.elapsed()
+    );
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_complaint_about_a_good_part_changes_nothing() {
+    let cluster = Cluster::start(3).await;
+    let video = cluster.active_video("clip", 1).await;
+    let chunk = ChunkId::media(video, 0);
+    for node in good_nodes(&cluster, chunk).await {
+        cluster.catalogue.suspect(chunk, node).await.unwrap();
+    }
+    assert_eq!(good_nodes(&cluster, chunk).await.len(), 3);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_draining_node_is_emptied_while_it_serves() {
+    let cluster = Cluster::start(4).await;
+    let video = cluster.active_video("clip", 3).await;
+    let holders = good_nodes(&cluster, ChunkId::media(video, 0)).await;
+    let leaving = *holders.first().unwrap();
+    cluster
+        .catalogue
+        .change_node(leaving, NodeAction::Drain, false)
+        .await
+        .unwrap();
+    until("no part is left on the node", async || {
+        cluster.catalogue.node(leaving).await.unwrap().parts == 0
+    })
+    .await;
+    for seq in 0..3 {
+        assert_eq!(good_nodes(&cluster, ChunkId::media(video, seq)).await.len(), 3);
+    }
+    check_readable(&cluster, video).await;
+    cluster.stop().await;
+}
