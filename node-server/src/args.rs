@@ -90,7 +90,7 @@ pub(crate) struct DevOptions {
     /// Folder of the cluster; made where it is missing [default: vstack in the folder for user data].
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// First port: metadata here, uploader next, nodes from 10 behind it on; 0 takes free ports.
+    /// First port: metadata here, uploader and gateway next, nodes from 10 behind it on; 0 takes free ports.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_PORT_BASE, value_parser = clap::value_parser!(u16).range(0..=65_400))]
     pub(crate) port_base: u16,
     /// Start a role again when its process ended by itself.
@@ -104,6 +104,7 @@ pub(crate) enum RoleName {
     Metadata,
     Storage,
     Uploader,
+    Gateway,
 }
 
 impl RoleName {
@@ -112,6 +113,7 @@ impl RoleName {
             Self::Metadata => "metadata",
             Self::Storage => "storage",
             Self::Uploader => "uploader",
+            Self::Gateway => "gateway",
         }
     }
 }
@@ -142,6 +144,15 @@ pub(crate) struct ServeOptions {
     /// Room on the disk that a storage node leaves alone [default: 5 % of the disk or two superblocks, whichever is more].
     #[arg(long, value_name = "N")]
     pub(crate) reserve_mib: Option<u64>,
+    /// Decayed views above which a video is kept as full copies [default: 1000].
+    #[arg(long, value_name = "VIEWS", env = "VSTACK_HOT_ABOVE_VIEWS")]
+    pub(crate) hot_above_views: Option<f64>,
+    /// Hours that a new video stays replicated at least [default: 24].
+    #[arg(long, value_name = "HOURS", env = "VSTACK_COOL_AFTER_HOURS")]
+    pub(crate) cool_after_hours: Option<f64>,
+    /// Seconds from a node's being down until its parts are made again elsewhere [default: 600].
+    #[arg(long, value_name = "SECONDS", env = "VSTACK_REPAIR_GRACE_S")]
+    pub(crate) repair_grace_s: Option<u64>,
     /// End when this process ends.
     #[arg(long, value_name = "PID", hide = true)]
     pub(crate) parent_pid: Option<u32>,
@@ -171,6 +182,9 @@ pub(crate) enum StorageCommand {
 pub(crate) struct UploadOptions {
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+    /// How the video is protected from its upload on [default: auto, which starts with full copies].
+    #[arg(long, value_name = "MODE")]
+    pub(crate) redundancy: Option<RedundancyName>,
     /// Title [default: the file's name].
     #[arg(long)]
     pub(crate) title: Option<String>,
@@ -185,12 +199,36 @@ pub(crate) enum VideoCommand {
         /// Id, or title.
         video: String,
     },
+    /// How a video is protected, why, and where each chunk's parts are.
+    Redundancy {
+        /// Id, or title.
+        video: String,
+    },
+    /// Fix how a video is protected, or leave it to the policy.
+    SetRedundancy {
+        /// Id, or title.
+        video: String,
+        mode: RedundancyName,
+        /// Return when every chunk is converted.
+        #[arg(long)]
+        wait: bool,
+    },
     /// Delete videos.
     Rm {
         /// Ids, or titles.
         #[arg(required = true, value_name = "VIDEO")]
         videos: Vec<String>,
     },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RedundancyName {
+    /// Three full copies.
+    Replicated,
+    /// Five shards, of which any three suffice: 1.67 times the size instead of 3.
+    Erasure,
+    /// As popularity and age suggest.
+    Auto,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

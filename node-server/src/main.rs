@@ -19,6 +19,7 @@ mod node;
 mod output;
 mod picture;
 mod play;
+mod redundancy;
 mod roles;
 mod serve;
 mod signals;

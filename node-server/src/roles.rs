@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use vstack_core::keys::ClusterKey;
-use vstack_server::metadata::{self, MetadataConfig};
+use vstack_server::gateway::{self, GatewayConfig};
+use vstack_server::metadata::{self, MetadataConfig, RedundancySettings};
 use vstack_server::storage::{self, StorageConfig};
 use vstack_server::uploader::{self, UploaderConfig};
 use vstack_server::{Running, StartError};
@@ -31,6 +32,8 @@ pub(crate) struct RoleConfig {
     pub(crate) reserve_mib: Option<u64>,
     /// Of the metadata role.
     pub(crate) view_half_life_days: Option<u64>,
+    /// Of the metadata role.
+    pub(crate) redundancy: RedundancySettings,
 }
 
 /// Returns when the role listens.
@@ -48,10 +51,12 @@ pub(crate) async fn start(config: RoleConfig) -> Result<Running, StartError> {
         superblock_mib,
         reserve_mib,
         view_half_life_days,
+        redundancy,
     } = config;
     match role {
         RoleName::Metadata => {
             let mut catalogue = MetadataConfig::new(listen, data, key);
+            catalogue.redundancy = redundancy;
             if let Some(days) = view_half_life_days {
                 catalogue.view_half_life_ms = days * DAY_MS;
             }
@@ -65,12 +70,24 @@ pub(crate) async fn start(config: RoleConfig) -> Result<Running, StartError> {
             node.reserve_bytes = reserve_mib.map(|mib| mib.saturating_mul(MIB));
             storage::start(node).await
         }
+        RoleName::Gateway => {
+            let config = GatewayConfig {
+                listen,
+                metadata_url: needed(metadata_url)?,
+                cluster_key: key,
+            };
+            gateway::start(config).await
+        }
         RoleName::Uploader => {
-            let metadata_url = metadata_url.ok_or_else(|| StartError::Missing {
-                what: "the metadata role's address".to_owned(),
-                remedy: "name it with --metadata-url".to_owned(),
-            })?;
+            let metadata_url = needed(metadata_url)?;
             uploader::start(UploaderConfig::new(listen, &metadata_url, data, key)).await
         }
     }
+}
+
+fn needed(metadata_url: Option<String>) -> Result<String, StartError> {
+    metadata_url.ok_or_else(|| StartError::Missing {
+        what: "the metadata role's address".to_owned(),
+        remedy: "name it with --metadata-url".to_owned(),
+    })
 }

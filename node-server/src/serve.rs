@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 
+use vstack_core::manifest::seconds_to_ms;
 use vstack_server::dev::{ServeReady, die_with_parent};
 use vstack_server::http::may_be_open;
+use vstack_server::metadata::RedundancySettings;
 use vstack_server::role::raise_file_limit;
 use vstack_server::{Running, StartError};
 
@@ -88,8 +90,23 @@ fn checked(options: &ServeOptions, place: &Place) -> Result<Vec<RoleConfig>, Fai
         superblock_mib: options.superblock_mib,
         reserve_mib: options.reserve_mib,
         view_half_life_days: options.view_half_life_days,
+        redundancy: redundancy(options),
     };
     Ok((0..).zip(roles).map(config).collect())
+}
+
+fn redundancy(options: &ServeOptions) -> RedundancySettings {
+    let mut settings = RedundancySettings::default();
+    if let Some(views) = options.hot_above_views {
+        settings.policy.hot_above = views;
+    }
+    if let Some(hours) = options.cool_after_hours {
+        settings.policy.cool_after_ms = seconds_to_ms(hours * 3_600.0);
+    }
+    if let Some(seconds) = options.repair_grace_s {
+        settings.repair.grace_ms = seconds.saturating_mul(1_000);
+    }
+    settings
 }
 
 /// The address of the role after `index` others; port 0 stays 0.

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use vstack_api::consensus::CatalogueState;
+use vstack_api::redundancy::RedundancyStatus;
 use vstack_api::wire::{NodeEntry, VideoQuery};
 use vstack_core::node::NodeHealth;
 use vstack_server::dev::{ClusterState, ServeReady};
@@ -9,17 +10,21 @@ use vstack_server::dev::{ClusterState, ServeReady};
 use crate::args::{Place, StatusOptions};
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::redundancy::status_lines;
 use crate::{cluster, table};
 
 #[derive(Debug, Serialize)]
 struct Status {
     metadata_url: String,
     uploader_url: Option<String>,
+    gateway_url: Option<String>,
     healthy: usize,
     total: usize,
     videos: u64,
     /// What the cluster lacks and has too much of.
     state: CatalogueState,
+    /// Conversion, repair, and what is lost.
+    redundancy: RedundancyStatus,
     nodes: Vec<NodeEntry>,
     /// Of `vstack dev`, when it runs this cluster on this machine.
     supervisor_pid: Option<u32>,
@@ -41,6 +46,8 @@ pub(crate) async fn run(options: &StatusOptions, place: &Place, output: &Output)
     let local = ClusterState::read(&data).filter(|state| state.cluster.metadata_url == metadata_url);
     let status = Status {
         uploader_url: catalogue.uploader_url().await?,
+        gateway_url: catalogue.gateway_url().await?,
+        redundancy: catalogue.redundancy_status().await?,
         videos: catalogue.videos(&none).await?.total,
         state: catalogue.consensus().await?.state,
         metadata_url,
@@ -63,13 +70,18 @@ fn described(status: &Status) -> String {
         .uploader_url
         .as_deref()
         .unwrap_or("none: uploads are not possible");
+    let gateway = status
+        .gateway_url
+        .as_deref()
+        .unwrap_or("none: plain readers find no erasure-coded chunks");
     format!(
-        "metadata  {}\nuploader  {uploader}\nvideos    {}\nnodes     {} of {} healthy\n{}\n{}",
+        "metadata    {}\nuploader    {uploader}\ngateway     {gateway}\nvideos      {}\nnodes       {} of {} healthy\n{}{}\n\n{}",
         status.metadata_url,
         status.videos,
         status.healthy,
         status.total,
         lacking(&status.state),
+        status_lines(&status.redundancy),
         table::table(
             &[
                 "address",

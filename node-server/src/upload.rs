@@ -13,9 +13,10 @@ use tokio::signal::ctrl_c;
 use tokio_util::io::ReaderStream;
 use vstack_api::transport::ByteStream;
 use vstack_api::wire::{Job, JobState, UploadAccepted};
-use vstack_api::{ErrorCode, UploaderClient};
+use vstack_api::{ErrorCode, MetadataClient, UploaderClient};
+use vstack_core::id::{SHARD_COUNT, VideoId};
 
-use crate::args::{Place, UploadOptions};
+use crate::args::{Place, RedundancyName, UploadOptions};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::upload_progress::{Sending, job_bar, phase_line};
@@ -42,14 +43,39 @@ pub(crate) async fn run(options: UploadOptions, place: &Place, output: &Output) 
         ));
     }
     let uploader = find_uploader(place).await?;
+    let catalogue = cluster::catalogue(place);
+    if options.redundancy == Some(RedundancyName::Erasure) {
+        check_nodes(&catalogue).await?;
+    }
     let mut failures = Vec::new();
     for file in &options.files {
         let title = options.title.clone().unwrap_or_else(|| title_of(file));
-        if let Err(failure) = one(&uploader, file, &title, output).await {
-            failures.push((file.clone(), failure));
+        match one(&uploader, file, &title, output).await {
+            Ok(video) => {
+                if let Some(name) = options.redundancy {
+                    catalogue.set_redundancy(video, name.into()).await?;
+                }
+            }
+            Err(failure) => failures.push((file.clone(), failure)),
         }
     }
     summary(failures, options.files.len(), output)
+}
+
+/// Before the bytes are sent: shards need five nodes.
+async fn check_nodes(catalogue: &MetadataClient) -> Result<(), Failure> {
+    let nodes = catalogue.nodes().await?;
+    let takers = nodes
+        .iter()
+        .filter(|node| node.state.takes_parts() && !node.read_only)
+        .count();
+    if takers >= usize::from(SHARD_COUNT) {
+        return Ok(());
+    }
+    let detail = format!(
+        "--redundancy erasure needs {SHARD_COUNT} nodes, and {takers} take new parts; use replicated, or add nodes"
+    );
+    Err(Failure::problem(ErrorCode::NotEnoughNodes, detail))
 }
 
 async fn find_uploader(place: &Place) -> Result<UploaderClient, Failure> {
@@ -85,7 +111,12 @@ fn title_of(file: &Path) -> String {
         .unwrap_or_default()
 }
 
-async fn one(uploader: &UploaderClient, file: &Path, title: &str, output: &Output) -> Result<(), Failure> {
+async fn one(
+    uploader: &UploaderClient,
+    file: &Path,
+    title: &str,
+    output: &Output,
+) -> Result<VideoId, Failure> {
     let accepted = send(uploader, file, title, output).await?;
     output.json_line(&Line::Accepted(&accepted));
     let job = follow(uploader, &accepted.job_id, output).await?;
@@ -98,7 +129,7 @@ async fn one(uploader: &UploaderClient, file: &Path, title: &str, output: &Outpu
                 table::size(job.stored_bytes)
             )
         });
-        return Ok(());
+        return Ok(job.video_id);
     }
     Err(job_failure(job))
 }

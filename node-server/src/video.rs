@@ -1,4 +1,4 @@
-//! `vstack video list|info|rm`.
+//! `vstack video list|info|redundancy|set-redundancy|rm`.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,17 @@ use vstack_core::manifest::{Manifest, VideoStatus, seconds_to_ms};
 use crate::args::{ListOptions, Place, SortName, VideoCommand};
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::{cluster, table};
+use crate::{cluster, redundancy, table};
 
 pub(crate) async fn run(command: VideoCommand, place: &Place, output: &Output) -> Result<(), Failure> {
     let catalogue = cluster::catalogue(place);
     match command {
         VideoCommand::List(options) => list(&catalogue, options, output).await,
         VideoCommand::Info { video } => info(&catalogue, &video, output).await,
+        VideoCommand::Redundancy { video } => redundancy::show(&catalogue, &video, output).await,
+        VideoCommand::SetRedundancy { video, mode, wait } => {
+            redundancy::set(&catalogue, &video, mode, wait, output).await
+        }
         VideoCommand::Rm { videos } => remove(&catalogue, &videos, output).await,
     }
 }

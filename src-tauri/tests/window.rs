@@ -247,7 +247,7 @@ fn without_a_server_the_player_starts_its_own_cluster_and_stops_it_when_it_ends(
         .iter()
         .filter_map(|child| child["pid"].as_u64())
         .collect();
-    assert_eq!(pids.len(), 7, "{running}");
+    assert_eq!(pids.len(), 8, "{running}");
     let ended = player.terminate().expect("the player ends when it is told to");
     assert!(ended.success(), "{ended}");
     let left: Vec<&u64> = pids
