@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, TransactionBehavior};
 use serde::Serialize;
+use vstack_core::paxos::master::restored_generation;
 use vstack_core::time::UnixMillis;
 
 use crate::apply;
@@ -88,7 +89,7 @@ pub fn restore(
     let partial = schema::with_ending(catalogue, "restoring");
     remove_if_there(&partial)?;
     std::fs::copy(backup, &partial).map_err(|error| MetaError::file(&partial, &error))?;
-    mark_behind(&partial)?;
+    mark_behind(&partial, now)?;
     let aside = move_aside(catalogue, now)?;
     schema::put_in_place(&partial, catalogue)?;
     Ok((facts, aside))
@@ -114,7 +115,7 @@ pub fn known_urls(path: &Path) -> Vec<String> {
 pub fn begin_anew(catalogue: &Path, now: UnixMillis) -> Result<Vec<PathBuf>, MetaError> {
     let partial = schema::with_ending(catalogue, "restoring");
     remove_if_there(&partial)?;
-    mark_behind(&partial)?;
+    mark_behind(&partial, now)?;
     let aside = move_aside(catalogue, now)?;
     schema::put_in_place(&partial, catalogue)?;
     Ok(aside)
@@ -141,10 +142,13 @@ fn tempfile_beside(path: &Path) -> PathBuf {
 }
 
 /// Migrates the file, marks it, and folds its log into it.
-fn mark_behind(path: &Path) -> Result<(), MetaError> {
+/// The generation leaps, too: what nodes tell later says nothing about a life that was lost before it reached one.
+fn mark_behind(path: &Path, now: UnixMillis) -> Result<(), MetaError> {
     let mut connection = schema::open_writer(path)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     apply::fall_behind(&transaction)?;
+    let leap = restored_generation(apply::generation(&transaction)?, now);
+    apply::raise_generation(&transaction, leap)?;
     transaction.commit()?;
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     connection.close().map_err(|(_, error)| error)?;

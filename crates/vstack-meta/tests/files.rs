@@ -320,6 +320,26 @@ async fn a_restored_catalogue_goes_above_a_generation_that_its_nodes_saw_by_one(
     assert_eq!(announced(catalogue.done(heartbeat(node)).await), Some(granted));
 }
 
+#[tokio::test]
+async fn one_backup_restored_twice_never_has_the_same_generation() {
+    let catalogue = Catalogue::new().await;
+    let before = catalogue.store.generation();
+    let copy = catalogue.folder.path().join("backup.db");
+    catalogue.store.backup(copy.clone()).await.unwrap();
+    let Catalogue { mut store, folder } = catalogue;
+    let mut generations = vec![before];
+    for hours in [0, 1] {
+        drop(store);
+        let now = UnixMillis(1_780_000_000_000 + hours * 3_600_000);
+        restore(&copy, &file_in(folder.path()), now).unwrap();
+        store = open_store(folder.path());
+        generations.push(store.generation());
+    }
+    // More starts than there can have been since the backup.
+    assert!(generations[1] > before + 1_000, "{generations:?}");
+    assert_ne!(generations[1], generations[2]);
+}
+
 async fn import(catalogue: &Catalogue, object: &CatalogueObject, seq: u32) -> vstack_meta::Imported {
     let bytes = object.to_bytes().unwrap();
     let id = ChunkId::new(object.video_id, vstack_core::id::ChunkKind::Catalogue, 0, seq).unwrap();

@@ -1,4 +1,4 @@
-//! `cargo xtask prove NAME [--seed N] [--count N] [--json]`: the proof runs of the store.
+//! `cargo xtask prove NAME [--seed N] [--count N] [--json]`: the proof runs of the store and of the protocol.
 //!
 //! The runs themselves are the binary `prove` of `vstack-proof`, built with optimisation; `fuzz` and
 //! `mutants` drive cargo and live here.
@@ -26,6 +26,7 @@ cargo xtask prove NAME [--seed N] [--count N] [--json]
   power-cut     real power cuts of a loop-mounted ext4, as root (count: cuts, 200)
   fuzz          the parsers of bytes and text from outside (count: seconds for each target, 20)
   mutants       bugs put into a copy of the store on purpose; its tests must catch each (count: the first so many)
+  model         every state of small clusters that run ChunkPaxos, and every mutant (--big: hours; --list; NAME...)
   all           all of them
 ";
 /// What the binary ends with where the machine cannot do a run.
@@ -43,6 +44,7 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
         "fuzz" => fuzz::run(&project, number(rest, "--count")?, number(rest, "--seed")?)?,
         "mutants" => mutants::run(&project, number(rest, "--count")?)?,
         "all" => all(&project, rest)?,
+        "model" => model(&project, rest)?,
         name if RUNS.contains(&name) => proof(&project, name, rest)?,
         _ => {
             say::error(&format!("there is no proof run \"{name}\""));
@@ -64,7 +66,22 @@ fn all(project: &Project, rest: &[&str]) -> Result<bool> {
     }
     passed &= fuzz::run(project, None, number(rest, "--seed")?)?;
     passed &= mutants::run(project, None)?;
+    passed &= model(project, &[])?;
     Ok(passed)
+}
+
+fn model(project: &Project, rest: &[&str]) -> Result<bool> {
+    let mut command = project.cargo();
+    command.args([
+        "run",
+        "--quiet",
+        "--locked",
+        "--release",
+        "--package",
+        "vstack-sim",
+    ]);
+    command.args(["--bin", "vstack-model", "--"]).args(rest);
+    Ok(command.status().context("cannot run cargo")?.success())
 }
 
 fn proof(project: &Project, name: &str, rest: &[&str]) -> Result<bool> {

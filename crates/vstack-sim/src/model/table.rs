@@ -103,11 +103,6 @@ fn medium() -> Vec<Run> {
             new(5, 3).copies(3),
         ),
         run(
-            "n4-shards-loss",
-            "conversion to shards and back, a crash and a lost disk",
-            new(4, 3).conversions(4).losses(1),
-        ),
-        run(
             "n5-shards",
             "conversion to five shards, of which four suffice",
             new(5, 3).conversions(5).crashes(0),
@@ -138,6 +133,11 @@ fn big() -> Vec<Run> {
             "n3-restore-twice",
             "the catalogue restored twice, INVENTORY, a crash",
             new(3, 3).restores(2).inventory(),
+        ),
+        run(
+            "n4-shards-loss",
+            "conversion to shards and back, a crash and a lost disk",
+            new(4, 3).conversions(4).losses(1),
         ),
         run("n4-b4", "no failure but the messages'", new(4, 4).crashes(0)),
         run("n3-b4", "a crash", new(3, 4)),

@@ -105,6 +105,21 @@ pub fn learn(row: &Row, found: &Accepted) -> Option<Row> {
     Some(learned)
 }
 
+/// More starts of the catalogue than there are between a backup and its use.
+const RESTORE_LEAP: u64 = 1 << 10;
+/// 2025-01-01, and steps of five minutes since: 22 bits of them last for 40 years.
+const RESTORE_ERA_MS: u64 = 1_735_689_600_000;
+const RESTORE_STEP_MS: u64 = 300_000;
+
+/// The least generation of a catalogue that was restored from a backup of generation `stored`: one that neither the
+/// lost life can have reached without telling any node, nor an earlier restore of the same backup.
+#[must_use]
+pub const fn restored_generation(stored: u64, now: UnixMillis) -> u64 {
+    let by_time = now.since(UnixMillis(RESTORE_ERA_MS)) / RESTORE_STEP_MS;
+    let by_count = stored + RESTORE_LEAP;
+    if by_time > by_count { by_time } else { by_count }
+}
+
 /// The generation of a new life of the catalogue: above the one it stored and above all that any node ever saw, so
 /// that a backup restored in between cannot grant a ballot twice.
 ///

@@ -24,7 +24,9 @@ use crate::placement::{Part, Placement};
 use crate::time::UnixMillis;
 
 pub use commit::{Committed, commit, missing_parts};
-pub use inventory::{Fate, Knowledge, ReportedObject, fate, learn, next_generation, restored};
+pub use inventory::{
+    Fate, Knowledge, ReportedObject, fate, learn, next_generation, restored, restored_generation,
+};
 pub use open::{Deleted, OpenRequest, Opened, delete, open};
 
 /// What a COMMIT decides. JSON: the placement, or `{"deleted":true}`.

@@ -641,6 +641,20 @@ fn a_generation_is_above_the_stored_one_and_above_all_that_nodes_saw() {
 }
 
 #[test]
+fn a_restore_leaps_over_the_lost_life_and_over_an_earlier_restore_of_the_same_backup() {
+    let hour_ms = 3_600_000;
+    let now = UnixMillis(1_780_000_000_000);
+    let first = restored_generation(5, now);
+    assert!(first >= 5 + 1024);
+    assert!(restored_generation(5, now + hour_ms) > first);
+    assert!(restored_generation(first, now) > first);
+    // A clock that was never set is no harm.
+    assert_eq!(restored_generation(5, UnixMillis(0)), 5 + 1024);
+    let in_30_years = UnixMillis(now.0 + 30 * 365 * 24 * hour_ms);
+    assert!(restored_generation(5, in_30_years) < 1 << 22);
+}
+
+#[test]
 fn the_values_have_the_documented_json() {
     assert_eq!(
         serde_json::to_string(&Value::DELETED).unwrap(),

@@ -8,7 +8,7 @@ use vstack_core::id::{ChunkId, Incarnation, NodeId};
 use vstack_core::keys::ClusterKey;
 use vstack_core::node::{NodeHealth, NodeState};
 
-use super::cluster::{Cluster, code, key};
+use super::cluster::{Cluster, code, key, until};
 
 fn heartbeat(key: &ClusterKey, signer: NodeId, url: &str, boot_epoch: u64) -> Heartbeat {
     let incarnation = Incarnation(Uuid::from_u128(5));
@@ -28,6 +28,17 @@ fn heartbeat(key: &ClusterKey, signer: NodeId, url: &str, boot_epoch: u64) -> He
             .receipt_key(signer)
             .sign(&Heartbeat::canonical(signer, url, incarnation, boot_epoch)),
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_writes_down_the_generation_before_anything_is_granted_to_it() {
+    let cluster = Cluster::start(1).await;
+    let file = cluster.folder.path().join("node-0").join("generation");
+    until("the node has written it down", async || {
+        std::fs::read_to_string(&file)
+            .is_ok_and(|text| text.trim().parse::<u64>().is_ok_and(|number| number > 0))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
