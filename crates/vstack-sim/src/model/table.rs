@@ -98,11 +98,6 @@ fn medium() -> Vec<Run> {
         run("n4-crash", "a crash", new(4, 3)),
         run("n5-crash", "a crash", new(5, 3)),
         run(
-            "n5-reduced",
-            "3 copies wanted and 2 enough, a crash",
-            new(5, 3).copies(3),
-        ),
-        run(
             "n5-shards",
             "conversion to five shards, of which four suffice",
             new(5, 3).conversions(5).crashes(0),
@@ -138,6 +133,11 @@ fn big() -> Vec<Run> {
             "n4-shards-loss",
             "conversion to shards and back, a crash and a lost disk",
             new(4, 3).conversions(4).losses(1),
+        ),
+        run(
+            "n5-reduced",
+            "3 copies wanted and 2 enough, a crash",
+            new(5, 3).copies(3),
         ),
         run("n4-b4", "no failure but the messages'", new(4, 4).crashes(0)),
         run("n3-b4", "a crash", new(3, 4)),
