@@ -75,7 +75,9 @@ impl Tree {
     /// Brings the copy up to date. A file that has not changed is not written, so that cargo need not build it again.
     fn copy(project: &Project) -> Result<Self> {
         let root = project.target.join("mutants/tree");
-        for file in sources(&project.root)? {
+        let files = sources(&project.root)?;
+        remove_others(&root, Path::new(""), &files)?;
+        for file in files {
             let (from, to) = (project.root.join(&file), root.join(&file));
             // A file that was just deleted is still listed.
             let Ok(bytes) = fs::read(&from) else { continue };
@@ -168,6 +170,24 @@ impl Tree {
             .stdin(Stdio::null());
         command
     }
+}
+
+/// Removes what an earlier copy had below `folder` and this one has not.
+fn remove_others(root: &Path, folder: &Path, files: &[PathBuf]) -> Result<()> {
+    // There is no earlier copy.
+    let Ok(entries) = fs::read_dir(root.join(folder)) else {
+        return Ok(());
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = folder.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            remove_others(root, &name, files)?;
+        } else if !files.contains(&name) {
+            fs::remove_file(entry.path()).with_context(|| format!("cannot remove {}", name.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Everything that git knows or would add.
