@@ -308,11 +308,16 @@ impl Sight<'_> {
         })
     }
 
+    /// Whether the catalogue has heard of every disk that was replaced.
+    pub(super) fn losses_are_known(&self) -> bool {
+        let known = |(index, node): (usize, &Node)| {
+            self.catalogue.incarnation(node_id(index)) == Some(incarnation(index, node.disks))
+        };
+        self.nodes.iter().enumerate().all(known)
+    }
+
     /// Whether all that is committed could still be read without this node's disk, and no other loss is news.
     pub(super) fn can_lose(&self, node: usize) -> bool {
-        let known = (0..self.nodes.len()).all(|index| {
-            self.catalogue.incarnation(node_id(index)) == Some(incarnation(index, self.nodes[index].disks))
-        });
         let survives = |(chunk, row): (&ChunkId, &Row)| {
             row.placement().is_none_or(|placement| {
                 let others = placement
@@ -323,6 +328,6 @@ impl Sight<'_> {
                 intact >= if placement.scheme == Scheme::Erasure { 3 } else { 1 }
             })
         };
-        known && self.catalogue.up && self.catalogue.rows().all(survives)
+        self.losses_are_known() && self.catalogue.up && self.catalogue.rows().all(survives)
     }
 }

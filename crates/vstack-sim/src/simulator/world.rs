@@ -531,7 +531,12 @@ impl World {
     fn is_settled(&self) -> bool {
         let idle = self.clients.iter().all(Client::is_idle);
         let done = self.jobs.iter().all(|job| job.done) && self.garbage() == 0;
-        !self.faults && idle && done && self.repairs() == 0
+        let sight = Sight {
+            now_ms: self.now_ms,
+            catalogue: &self.catalogue,
+            nodes: &self.nodes,
+        };
+        !self.faults && idle && done && self.repairs() == 0 && sight.losses_are_known()
     }
 
     /// Placements to complete, without those whose bytes may have gone with what a restore lost.
