@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use vstack_core::ballot::Ballot;
 use vstack_core::id::{ChunkId, NodeId};
 use vstack_core::paxos::acceptor::Refusal;
-use vstack_core::paxos::master::{Accepted, Conflict, Value, object_of};
+use vstack_core::paxos::master::{Conflict, Value, object_of};
 use vstack_core::paxos::proposer::{Failure, Input, Output, Proposer};
 use vstack_core::paxos::{Grant, OpenKind};
 use vstack_core::time::UnixMillis;
@@ -127,10 +127,9 @@ impl Client {
     }
 
     /// Reads all parts, to find out what is to be done.
-    fn read(&mut self, chunk: ChunkId, kind: OpenKind, base: Accepted, out: &mut Outbox) {
-        let reading = Box::new(Reading::new(kind, base));
+    fn read(&mut self, chunk: ChunkId, reading: Reading, out: &mut Outbox) {
         let parts = reading.parts();
-        self.begin(chunk, Work::Read(reading));
+        self.begin(chunk, Work::Read(Box::new(reading)));
         if parts.is_empty() {
             self.tasks.remove(&chunk);
         }
@@ -233,13 +232,15 @@ impl Client {
             Message::Shown { request, accepted } => {
                 if let Some((chunk, About::Show)) = self.answered(request, false) {
                     match accepted {
-                        Some(accepted) => self.read(chunk, OpenKind::Convert, *accepted, out),
+                        Some(accepted) => {
+                            self.read(chunk, Reading::new(OpenKind::Convert, *accepted, Vec::new()), out)
+                        }
                         None => drop(self.tasks.remove(&chunk)),
                     }
                 }
             }
-            Message::Mend { chunk, base } if !self.is_busy_with(chunk) => {
-                self.read(chunk, OpenKind::Repair, *base, out);
+            Message::Mend { chunk, base, lost } if !self.is_busy_with(chunk) => {
+                self.read(chunk, Reading::new(OpenKind::Repair, *base, lost), out);
             }
             _ => {}
         }

@@ -58,8 +58,16 @@ impl Catalogue {
                 continue;
             };
             let base = Box::new(base);
+            let lost = self
+                .tables
+                .lost
+                .get(&chunk)
+                .into_iter()
+                .flatten()
+                .copied()
+                .collect();
             let client = self.plan.clients + usize::from(chunk.seq() % 2 == 1);
-            out.send(Address::Client(client), Message::Mend { chunk, base });
+            out.send(Address::Client(client), Message::Mend { chunk, base, lost });
         }
     }
 

@@ -209,6 +209,8 @@ pub(super) enum Message {
     Mend {
         chunk: ChunkId,
         base: Box<Accepted>,
+        /// What it knows to be lost, whatever the nodes say: an object that came late to a new disk does not count.
+        lost: Vec<(NodeId, Ballot)>,
     },
 }
 
@@ -238,7 +240,7 @@ impl Message {
             Self::Inventory(objects) => [17, objects.len() as u64, 0],
             Self::Whole { chunk, epoch } => [19, of(chunk), epoch.number()],
             Self::Missing { chunk, part, .. } => [20, of(chunk), part.1.number()],
-            Self::Mend { chunk, base } => [18, of(chunk), base.ballot.number()],
+            Self::Mend { chunk, base, .. } => [18, of(chunk), base.ballot.number()],
             Self::Prepare { grant, .. } => [21, of(&grant.chunk_id), grant.ballot.number()],
             Self::Promised { promise, .. } => [22, of(&promise.chunk_id), promise.ballot.number()],
             Self::Show { chunk, .. } => [23, of(chunk), 0],

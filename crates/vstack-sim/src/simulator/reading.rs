@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use vstack_core::ballot::Ballot;
 use vstack_core::id::{NodeId, SHARD_COUNT};
 use vstack_core::paxos::OpenKind;
 use vstack_core::paxos::master::Accepted;
@@ -26,6 +27,7 @@ pub(super) enum Found {
 pub(super) struct Reading {
     pub(super) kind: OpenKind,
     pub(super) base: Accepted,
+    lost: Vec<(NodeId, Ballot)>,
     found: BTreeMap<NodeId, Found>,
 }
 
@@ -40,10 +42,11 @@ pub(super) enum Next {
 }
 
 impl Reading {
-    pub(super) const fn new(kind: OpenKind, base: Accepted) -> Self {
+    pub(super) const fn new(kind: OpenKind, base: Accepted, lost: Vec<(NodeId, Ballot)>) -> Self {
         Self {
             kind,
             base,
+            lost,
             found: BTreeMap::new(),
         }
     }
@@ -86,7 +89,8 @@ impl Reading {
     }
 
     fn is_lost(&self, part: &Part) -> bool {
-        self.found.get(&part.node) == Some(&Found::Nothing)
+        let known = self.lost.contains(&(part.node, part.object_ballot));
+        known || self.found.get(&part.node) == Some(&Found::Nothing)
     }
 
     /// The chunk's bytes, if enough parts are there with the bytes that were committed.
