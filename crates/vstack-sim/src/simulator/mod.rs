@@ -58,5 +58,5 @@ pub fn run(seed: u64, mutant: Option<Mutant>, trace: bool) -> Report {
 #[must_use]
 pub fn replay_command(seed: u64, mutant: Option<Mutant>) -> String {
     let mutant = mutant.map_or_else(String::new, |mutant| format!(" --mutant {mutant}"));
-    format!("cargo run --release -p vstack-sim -- --seed {seed}{mutant} --trace")
+    format!("cargo run --release -p vstack-sim --bin vstack-sim -- --seed {seed}{mutant} --trace")
 }
