@@ -34,10 +34,10 @@ cargo xtask TASK
   demo [FILE...]  build, start a five-node cluster on loopback, upload a generated clip (or FILE...) and open the
                   player on it; without a display it plays on a virtual one and leaves target/demo/player.png
   test            install what is missing and run everything that CI runs
-  prove NAME      proof runs of the store: power cuts, failing disks, kills, bit rot, fuzzing, mutants (no NAME: lists)
   check           format, clippy, layers, sizes, TypeScript bindings, svelte-check, tsc: before every push
-  bench NAME      measure against other servers and write docs/evaluation/NAME.md; NAME is store, options of the bench
-                  may follow (`--help` lists them). --rounds 1 --seconds 1 --growth 1000 is done in a minute
+  prove NAME      proof runs of the store: power cuts, failing disks, kills, bit rot, fuzzing, mutants (no NAME: lists)
+  bench NAME      measure against other servers and write docs/evaluation/NAME.md; NAME is store or consensus, options
+                  of the bench may follow (`--help` lists them). --rounds 1 --seconds 1 is done in minutes
   setup           only install what is missing
   help            this text
 ";
