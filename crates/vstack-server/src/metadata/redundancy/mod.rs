@@ -28,19 +28,10 @@ pub(super) use heal::run as heal_for_ever;
 pub(super) use routes::{gateway_heartbeat, gateways, set, show, status, suspect};
 
 /// What an operator may set.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct RedundancySettings {
     pub policy: redundancy::Settings,
     pub repair: repair::Settings,
-}
-
-impl Default for RedundancySettings {
-    fn default() -> Self {
-        Self {
-            policy: redundancy::Settings::default(),
-            repair: repair::Settings::default(),
-        }
-    }
 }
 
 /// What the workers say of themselves, and how they are woken.
