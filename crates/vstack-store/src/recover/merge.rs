@@ -259,6 +259,7 @@ impl<'a> Recovery<'a> {
             .values()
             .map(|superblock| (superblock.header.uuid, superblock.header.number))
             .collect();
+        let mut unresolved = Vec::new();
         for (number, entry) in std::mem::take(&mut self.references) {
             let Some(name) = entry.header.name else { continue };
             let known = self.index.get(name);
@@ -269,20 +270,28 @@ impl<'a> Recovery<'a> {
                 // A record of its own that came later, be it a repair or a compaction, is what counts.
                 Some(_) if written_later => {}
                 Some(location) => self.take_object(name, location),
-                // Compaction has written what it names under this name, and removed what it points to.
-                None if known.is_some() => {}
-                None => {
-                    self.unresolved += 1;
-                    let here = Location::new(number, entry.position, 0, ObjectState::Corrupt);
-                    self.take_object(
-                        name,
-                        Location {
-                            by_reference: true,
-                            ..here
-                        },
-                    );
-                }
+                None => unresolved.push((number, entry.position, name)),
             }
+        }
+        self.give_up_names(unresolved);
+    }
+
+    /// References that lead nowhere, once all others are known: compaction may have written what one names under this
+    /// name, or in a new reference, and removed what the old one points to.
+    fn give_up_names(&mut self, unresolved: Vec<(u32, u64, ObjectName)>) {
+        for (number, position, name) in unresolved {
+            if self.index.get(name).is_some() {
+                continue;
+            }
+            self.unresolved += 1;
+            let here = Location::new(number, position, 0, ObjectState::Corrupt);
+            self.take_object(
+                name,
+                Location {
+                    by_reference: true,
+                    ..here
+                },
+            );
         }
     }
 
