@@ -13,8 +13,27 @@ use crate::project::Project;
 use crate::{say, step};
 
 const TARGETS: [&str; 2] = ["scan", "range"];
-/// For each target, in a test run: a minute in all.
+/// For each target, by command.
 const SECONDS: u64 = 20;
+/// For each target in a test run, after its seed corpus. A number and not a time, so that the same sources get the same
+/// verdict on every machine; new findings are looked for by command.
+const TEST_RUNS: u64 = 2_000;
+
+/// How long a target is fuzzed.
+#[derive(Debug, Clone, Copy)]
+enum Bound {
+    Seconds(u64),
+    Runs(u64),
+}
+
+impl Bound {
+    fn argument(self) -> String {
+        match self {
+            Self::Seconds(seconds) => format!("-max_total_time={seconds}"),
+            Self::Runs(runs) => format!("-runs={runs}"),
+        }
+    }
+}
 /// What cargo-fuzz passes, without the sanitizer.
 const FLAGS: [&str; 8] = [
     "-Cpasses=sancov-module",
@@ -29,7 +48,11 @@ const FLAGS: [&str; 8] = [
 
 /// Fuzzes each target for `seconds`; whether none found anything.
 pub(super) fn run(project: &Project, seconds: Option<u64>, seed: Option<u64>) -> Result<bool> {
-    let findings = fuzz(project, seconds.unwrap_or(SECONDS), seed.unwrap_or(1))?;
+    let findings = fuzz(
+        project,
+        Bound::Seconds(seconds.unwrap_or(SECONDS)),
+        seed.unwrap_or(1),
+    )?;
     for finding in &findings {
         say::error(finding);
     }
@@ -43,16 +66,16 @@ pub(super) fn run(project: &Project, seconds: Option<u64>, seed: Option<u64>) ->
 
 /// As `cargo xtask test` does it; one line for each target that found something.
 pub(crate) fn short(project: &Project) -> Result<Vec<String>> {
-    fuzz(project, SECONDS, 1)
+    fuzz(project, Bound::Runs(TEST_RUNS), 1)
 }
 
-fn fuzz(project: &Project, seconds: u64, seed: u64) -> Result<Vec<String>> {
+fn fuzz(project: &Project, bound: Bound, seed: u64) -> Result<Vec<String>> {
     say::step("building the fuzz targets");
     let programs = build(project)?;
     let mut findings = Vec::new();
     for name in TARGETS {
-        say::step(&format!("fuzzing {name} for {seconds} s, seed {seed}"));
-        findings.extend(fuzz_target(project, &programs, name, seconds, seed)?);
+        say::step(&format!("fuzzing {name}, {bound:?}, seed {seed}"));
+        findings.extend(fuzz_target(project, &programs, name, bound, seed)?);
     }
     Ok(findings)
 }
@@ -76,13 +99,19 @@ fn fuzz_target(
     project: &Project,
     programs: &Path,
     name: &str,
-    seconds: u64,
+    bound: Bound,
     seed: u64,
 ) -> Result<Option<String>> {
     let seeds = project.root.join("fuzz/corpus").join(name);
     let work = project.target.join("fuzz/found").join(name);
     // New inputs go to the first folder, so that the seeds in the repository stay as they are.
-    let grown = work.join("corpus");
+    let grown = match bound {
+        Bound::Seconds(_) => work.join("corpus"),
+        Bound::Runs(_) => work.join("test-corpus"),
+    };
+    if matches!(bound, Bound::Runs(_)) && grown.exists() {
+        std::fs::remove_dir_all(&grown).with_context(|| format!("cannot empty {}", grown.display()))?;
+    }
     std::fs::create_dir_all(&grown).with_context(|| format!("cannot make {}", grown.display()))?;
     if !seeds.is_dir() {
         bail!("{} has no seed corpus", seeds.display());
@@ -90,7 +119,7 @@ fn fuzz_target(
     let finding = work.join("finding-");
     let mut command = Command::new(programs.join(name));
     command.args([
-        format!("-max_total_time={seconds}"),
+        bound.argument(),
         format!("-seed={seed}"),
         format!("-artifact_prefix={}", finding.display()),
         "-timeout=10".to_owned(),
