@@ -137,8 +137,8 @@ fn caught_up(connection: &Connection, to: Behind) -> Result<(), MetaError> {
     Ok(())
 }
 
-/// Marks a catalogue that was restored or rebuilt: its open ballots die, and it grants none for now. Durable when the
-/// transaction around it is.
+/// Marks a catalogue that was restored or rebuilt: its open ballots die, and it grants none until its nodes have told what
+/// they saw. Durable when the transaction around it is.
 pub(crate) fn fall_behind(connection: &Connection) -> Result<(), MetaError> {
     for chunk in rows::open_chunks(connection)? {
         let row = rows::read_row(connection, chunk)?;
