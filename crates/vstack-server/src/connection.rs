@@ -4,6 +4,10 @@
 //! The limits stand between the socket and HTTP: hyper's own header limit runs while a kept connection waits for its
 //! next request, too, so that it cannot tell a slow head from an idle connection. While a request is being answered
 //! nothing is limited here but the writing; the body of a PUT has its own limit where it is received.
+//!
+//! A request may be refused before its body has arrived. Closing then would reset the connection, and the reset can
+//! overtake the refusal: the client would see a broken pipe and not why. So what still comes is read and thrown away
+//! for a moment, until the client has closed its side.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -44,6 +48,9 @@ impl Default for ConnectionLimits {
         }
     }
 }
+
+/// How long a client that is still sending may go on doing so after the last answer. Enough to read the answer.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// What the two sides of a connection tell each other: the socket's and the requests'.
 #[derive(Debug, Clone, Default)]
@@ -153,6 +160,10 @@ pub(crate) struct TimedStream {
     seen: u32,
     /// When the client stopped taking what is sent.
     stuck_since: Option<Instant>,
+    /// Until when the closed connection's rest is thrown away.
+    linger_until: Option<Instant>,
+    /// The client has closed, or was waited for in vain: no one reads what is sent.
+    ended: bool,
     reading: Alarm,
     writing: Alarm,
 }
@@ -174,6 +185,8 @@ impl TimedStream {
             head: HeadScan::default(),
             seen: 0,
             stuck_since: None,
+            linger_until: None,
+            ended: false,
             reading: Alarm::default(),
             writing: Alarm::default(),
         }
@@ -216,6 +229,20 @@ impl TimedStream {
         }
     }
 
+    /// Throws away what arrives. Ready when the client has closed its side or has had its time.
+    fn poll_leftovers(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        let mut space = [0; 8 * 1024];
+        while Instant::now() < deadline {
+            let mut buffer = ReadBuf::new(&mut space);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Pending => return self.reading.poll(cx, deadline),
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => break,
+            }
+        }
+        Poll::Ready(())
+    }
+
     /// What a write gave, unless the client has taken nothing for too long.
     fn judge_write<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
@@ -242,11 +269,14 @@ impl AsyncRead for TimedStream {
             Poll::Pending => {
                 let reason = ready!(this.poll_patience(cx));
                 this.closed(reason);
+                this.ended = true;
                 // As if the client had closed: there is nothing to answer.
                 Poll::Ready(Ok(()))
             }
             done => {
-                if buffer.filled().len() > before && this.activity.is_idle() {
+                if buffer.filled().len() == before {
+                    this.ended = true;
+                } else if this.activity.is_idle() {
                     this.note_head(&buffer.filled()[before..]);
                 }
                 done
@@ -278,7 +308,16 @@ impl AsyncWrite for TimedStream {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
+    /// Done when nothing more is read of the client either: hyper drops the socket then.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let this = &mut *self;
+        if this.linger_until.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        }
+        if !this.ended {
+            let deadline = *this.linger_until.get_or_insert_with(|| Instant::now() + LINGER);
+            ready!(this.poll_leftovers(cx, deadline));
+        }
+        Poll::Ready(Ok(()))
     }
 }

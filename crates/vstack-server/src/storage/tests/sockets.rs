@@ -99,6 +99,26 @@ async fn heads_that_are_no_http_are_400_and_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_reaches_a_client_that_sends_its_whole_body_first() {
+    let node = TestNode::start().await;
+    // More than both sides' socket buffers hold, so that a reset would end the sending.
+    let body = vec![0; 16 << 20];
+    let head = format!(
+        "PUT /chunk/NO-ID HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut socket = node.connect();
+    let sent = move || {
+        socket.write_all(head.as_bytes())?;
+        socket.write_all(&body)?;
+        Ok::<_, std::io::Error>(socket)
+    };
+    let socket = tokio::task::spawn_blocking(sent).await.expect("no panic");
+    let (_, answer) = closed(socket.expect("the node takes the body away")).await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_announced_body_that_never_comes_is_given_up() {
     let node = impatient_node().await;
     let mut socket = node.connect();
