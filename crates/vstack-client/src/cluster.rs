@@ -152,7 +152,7 @@ impl<'a> Single<'a> {
         let spec = ChunkSpec {
             start: Micros(0),
             end: Micros(0),
-            replicas: source.replicas(),
+            shape: source.shape(),
         };
         Self {
             shared,

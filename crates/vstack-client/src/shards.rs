@@ -52,11 +52,7 @@ pub(crate) async fn fetch(
 
 /// All parts: the lead's, then the best-scored ones.
 fn order(cluster: &Shared, source: &Source, lead: NodeIndex) -> VecDeque<SourcePart> {
-    let others: Vec<NodeIndex> = source
-        .replicas()
-        .into_iter()
-        .filter(|node| *node != lead)
-        .collect();
+    let others: Vec<NodeIndex> = source.shape().nodes().filter(|node| *node != lead).collect();
     let ranked = rank(
         Choice::Score,
         0,

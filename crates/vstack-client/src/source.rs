@@ -13,7 +13,11 @@ use vstack_erasure::Layout;
 
 use crate::error::ClientError;
 use crate::node::NodeTable;
-use crate::policy::{ChunkSpec, Micros, NodeIndex};
+use crate::policy::{ChunkSpec, Micros, NodeIndex, Part, Shape};
+
+/// Shards that an erasure-coded chunk is decoded from.
+const SHARDS_NEEDED: u8 = 3;
+const _: () = assert!(SHARDS_NEEDED as usize == vstack_erasure::DATA_SHARDS);
 
 /// One object that a chunk is read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,9 +74,19 @@ impl Source {
         })
     }
 
-    /// The nodes that have something of it.
-    pub(crate) fn replicas(&self) -> Vec<NodeIndex> {
-        self.parts.iter().map(|part| part.node).collect()
+    /// The same for the policy.
+    pub(crate) fn shape(&self) -> Shape {
+        let coded = self.parts.first().is_some_and(|part| part.shard.is_some());
+        let part = |part: &SourcePart| Part {
+            node: part.node,
+            shard: part.shard,
+        };
+        Shape {
+            chunk_bytes: self.size_bytes,
+            part_bytes: self.part_bytes(),
+            needed: if coded { SHARDS_NEEDED } else { 1 },
+            parts: self.parts.iter().map(part).collect(),
+        }
     }
 
     pub(crate) fn part_on(&self, node: NodeIndex) -> Option<&SourcePart> {
@@ -117,7 +131,7 @@ pub(crate) fn specs(manifest: &Manifest, sources: &[Source]) -> Vec<ChunkSpec> {
         ChunkSpec {
             start: Micros::from_ms(start),
             end: Micros::from_ms(from),
-            replicas: source.replicas(),
+            shape: source.shape(),
         }
     };
     chunks.iter().zip(ends).zip(sources).map(spec).collect()

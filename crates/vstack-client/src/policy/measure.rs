@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Failure, Micros, NodeIndex};
 
 /// Pings that the latency is averaged over (base policy).
@@ -30,6 +32,34 @@ pub fn backoff(count: u32, max: Micros) -> Micros {
     Micros(BACKOFF_FIRST.0 << doublings).min(max)
 }
 
+/// How long a transfer rate remembered from an earlier session keeps half its weight (R5 of the pool).
+const PRIOR_HALF_LIFE_SEC: f64 = 600.0;
+
+/// What a node says of itself in the answer to a ping.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct NodeLoad {
+    pub requests_in_flight: u32,
+    pub egress_bits_per_sec: u64,
+}
+
+/// How a node served this client before: kept between sessions, and in a file between runs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Prior {
+    pub bytes_per_sec: f64,
+    /// From the request to the first byte.
+    pub first_byte: Micros,
+    /// Since it was measured.
+    pub age: Micros,
+}
+
+impl Prior {
+    /// 1 for what was measured now, 0.5 after ten minutes, and so on.
+    #[must_use]
+    pub fn weight(&self) -> f64 {
+        0.5_f64.powf(self.age.0 as f64 / 1e6 / PRIOR_HALF_LIFE_SEC)
+    }
+}
+
 /// One node's measurements.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct NodeRecord {
@@ -41,6 +71,8 @@ pub struct NodeRecord {
     failed_at: Micros,
     unanswered: bool,
     last_updated: Option<Micros>,
+    load: Option<NodeLoad>,
+    prior: Option<(Micros, Prior)>,
 }
 
 impl NodeRecord {
@@ -55,6 +87,32 @@ impl NodeRecord {
         push(&mut self.successes, SUCCESS_WINDOW, false);
         self.unanswered = true;
         self.last_updated = Some(now);
+    }
+
+    /// The answer to a ping said so.
+    pub const fn loaded(&mut self, load: NodeLoad) {
+        self.load = Some(load);
+    }
+
+    /// As the last ping found it; `None` for a node that does not say.
+    #[must_use]
+    pub const fn load(&self) -> Option<NodeLoad> {
+        self.load
+    }
+
+    /// How the node serves, as a session measured it or as a file remembers it.
+    pub const fn remember(&mut self, now: Micros, prior: Prior) {
+        self.prior = Some((now, prior));
+    }
+
+    /// The same as of `now`.
+    #[must_use]
+    pub fn prior(&self, now: Micros) -> Option<Prior> {
+        let (noted, prior) = self.prior?;
+        Some(Prior {
+            age: prior.age + (now - noted),
+            ..prior
+        })
     }
 
     /// A download of `bytes` bytes, verified, took `elapsed` from the request to the last byte.

@@ -13,7 +13,7 @@ use super::measure::backoff;
 use super::rank::{Candidate, Choice, rank};
 use super::{
     Action, AttemptId, CancelReason, ChunkSpec, DropReason, Fact, Failure, Micros, Need, NodeIndex,
-    NodeRecords, Start,
+    NodeRecords, Piece, Shape, Start,
 };
 
 /// Rounds over all replicas before those who wait are told that the chunk cannot be had (base policy: three tries).
@@ -125,7 +125,14 @@ impl Seed {
     pub fn apply(&mut self, now: Micros, records: &mut NodeRecords, fact: Fact) -> Vec<Action> {
         let mut actions = Vec::new();
         match fact {
-            Fact::Tick => {}
+            // An attempt of this policy is told of when it ends.
+            Fact::Tick
+            | Fact::Starved(_)
+            | Fact::FirstByte { .. }
+            | Fact::Progress { .. }
+            | Fact::Verified { .. }
+            | Fact::BadBlock { .. }
+            | Fact::Finished { .. } => {}
             Fact::Position(position) => self.position = position,
             Fact::Seek(position) => {
                 self.position = position;
@@ -143,7 +150,7 @@ impl Seed {
                 elapsed,
             } => self.done(now, records, attempt, bytes, elapsed, &mut actions),
             Fact::Failed { attempt, failure } => self.failed(now, records, attempt, failure, &mut actions),
-            Fact::Placed { seq, replicas } => self.placed(now, seq, replicas),
+            Fact::Placed { seq, shape } => self.placed(now, seq, shape),
             Fact::ManifestRead => self.reading_manifest = false,
         }
         self.cancel_outside_window(&mut actions);
@@ -252,9 +259,9 @@ impl Seed {
         };
         if !chunk
             .spec
-            .replicas
-            .iter()
-            .all(|node| chunk.search.tried.contains(node))
+            .shape
+            .nodes()
+            .all(|node| chunk.search.tried.contains(&node))
         {
             return;
         }
@@ -266,12 +273,12 @@ impl Seed {
         }
     }
 
-    fn placed(&mut self, now: Micros, seq: u32, replicas: Vec<NodeIndex>) {
+    fn placed(&mut self, now: Micros, seq: u32, shape: Shape) {
         let Some(chunk) = self.chunks.get_mut(seq as usize) else {
             return;
         };
-        if chunk.spec.replicas != replicas {
-            chunk.spec.replicas = replicas;
+        if chunk.spec.shape != shape {
+            chunk.spec.shape = shape;
             chunk.search.tried.clear();
             chunk.search.ready_at = now;
         }
@@ -404,7 +411,7 @@ impl Seed {
         let candidates = rank(
             self.config.choice,
             seq,
-            &chunk.spec.replicas,
+            &chunk.spec.shape.nodes().collect::<Vec<_>>(),
             records,
             &self.running_by_node(),
             &chunk.search.tried,
@@ -432,11 +439,18 @@ impl Seed {
         let chunk = &mut self.chunks[seq as usize];
         chunk.state = State::Fetching { attempt };
         let after = chunk.search.last.clone();
+        let slack = match need {
+            Need::Waiting => Micros(0),
+            Need::Ahead => chunk.spec.start - self.position,
+        };
         Start {
             attempt,
             seq,
             node: best.node,
+            piece: Piece::Chunk,
             need,
+            hedges: None,
+            slack,
             score: best.score,
             shared: best.is_busy(),
             after,

@@ -23,7 +23,7 @@ use crate::event::EventKind;
 use crate::fetch::{Attempt, fetch};
 use crate::node::NodeRef;
 use crate::policy::{
-    Action, AttemptId, CancelReason, ChunkSpec, Fact, Failure, Micros, NodeIndex, Seed, Start,
+    Action, AttemptId, CancelReason, ChunkSpec, Fact, Failure, Micros, NodeIndex, Seed, Shape, Start,
 };
 use crate::report::Fault;
 use crate::source::{Source, sources};
@@ -235,21 +235,21 @@ impl Driver {
             error,
         };
         self.shared.lock().journal.tell(self.cluster.clock.now(), kind);
-        for (seq, replicas) in moved {
-            self.apply(Fact::Placed { seq, replicas }, None);
+        for (seq, shape) in moved {
+            self.apply(Fact::Placed { seq, shape }, None);
         }
         self.apply(Fact::ManifestRead, None);
     }
 
     /// A chunk never changes its bytes; only where they are is taken from a later manifest.
-    fn take_placements(&mut self, fresh: Vec<Source>) -> Vec<(u32, Vec<NodeIndex>)> {
+    fn take_placements(&mut self, fresh: Vec<Source>) -> Vec<(u32, Shape)> {
         let mut moved = Vec::new();
         for ((seq, old), new) in (0..).zip(&mut self.sources).zip(fresh) {
             let same_bytes =
                 (old.chunk_id, old.size_bytes, old.sha256) == (new.chunk_id, new.size_bytes, new.sha256);
             if same_bytes && old.parts != new.parts {
-                moved.push((seq, new.replicas()));
                 old.parts = new.parts;
+                moved.push((seq, old.shape()));
             }
         }
         moved
@@ -289,6 +289,8 @@ impl Driver {
                 state.journal.tell(now, EventKind::Dropped { seq, why });
             }
             Action::WakeAt(at) => self.wake_at = Some(at),
+            // Said only by a policy that asks for blocks; this session runs those that ask for chunks.
+            Action::Finish { .. } | Action::PrefixReady { .. } | Action::Blame { .. } => {}
             Action::ReadManifest => {
                 let (catalogue, video) = (self.cluster.catalogue.clone(), self.video);
                 self.manifests
@@ -316,6 +318,7 @@ impl Driver {
             score,
             shared,
             after,
+            ..
         } = start;
         let nodes = self.cluster.nodes();
         let node = nodes.node_ref(index);
