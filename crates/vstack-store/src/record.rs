@@ -203,7 +203,18 @@ impl RecordHeader {
             leaf_root: Sha256Digest(array_at(bytes, 104)),
             stored_at: UnixMillis(u64_at(bytes, 136)),
         };
-        header.check_lengths().map(|()| header)
+        header.check_lengths()?;
+        if kind == RecordKind::Padding && !header.ends_a_block(position) {
+            return Err(HeaderFault::Fields("padding that does not end its batch"));
+        }
+        Ok(header)
+    }
+
+    /// Whether a record at `position` ends where a batch may begin.
+    fn ends_a_block(&self, position: u64) -> bool {
+        position
+            .wrapping_add(u64::from(self.record_len))
+            .is_multiple_of(BATCH_ALIGN)
     }
 
     /// Whether the object of this data record is lost.
@@ -451,11 +462,32 @@ mod tests {
         })
     }
 
+    /// `position`, or for padding the place before it that has the padding end a block.
+    fn at_home(header: &RecordHeader, position: u64) -> u64 {
+        if header.kind == RecordKind::Padding {
+            (position & !(BATCH_ALIGN - 1)).wrapping_sub(u64::from(header.record_len))
+        } else {
+            position
+        }
+    }
+
+    #[test]
+    fn padding_that_does_not_end_a_block_is_no_record() {
+        let header = RecordHeader::mark(RecordKind::Padding, 160, 4096, UnixMillis(1));
+        let decoded = |position| RecordHeader::decode(&header.encode(position, 7), position, 7);
+        assert_eq!(decoded(8192 - 160), Ok(header));
+        for position in [8192 - 152, 8192 - 168, 8192] {
+            let fault = HeaderFault::Fields("padding that does not end its batch");
+            assert_eq!(decoded(position), Err(fault), "at {position}");
+        }
+    }
+
     proptest! {
         #[test]
         fn a_header_is_read_back_at_its_own_place_only(
             header in any_header(), position in any::<u64>(), salt in any::<u64>(), elsewhere in any::<u64>(),
         ) {
+            let position = at_home(&header, position);
             let bytes = header.encode(position, salt);
             prop_assert_eq!(RecordHeader::decode(&bytes, position, salt), Ok(header));
             if elsewhere != position {

@@ -136,9 +136,9 @@ pub(crate) fn scan(file: &dyn DiskFile, salt: u64, extent: Extent) -> io::Result
     if limit > durable {
         sync_error = file.fdatasync().err();
         file.drop_cache(durable)?;
-        walk.cut_at(durable);
+        let from = walk.cut_at(durable);
         window.forget();
-        walk.go_on(&mut window, salt, durable);
+        walk.go_on(&mut window, salt, from);
     }
     let mut scan = finish(file, salt, walk, window.read_errors, limit, durable);
     scan.sync_error = sync_error;
@@ -193,6 +193,7 @@ impl Scan {
             // The file has lost its end, and all of it had been acknowledged.
             bad.push(limit..self.durable);
         }
+        split_at(&mut bad, self.durable);
         let last_good = self
             .records
             .iter()
@@ -224,6 +225,18 @@ impl Scan {
             .records
             .iter()
             .any(|record| record.header.kind == RecordKind::Seal);
+    }
+}
+
+/// Divides the range that `place` lies in: what is before is rot, what comes after may be a torn tail.
+fn split_at(ranges: &mut Vec<Range<u64>>, place: u64) {
+    if let Some(at) = ranges
+        .iter()
+        .position(|range| range.start < place && place < range.end)
+    {
+        let after = place..ranges[at].end;
+        ranges[at].end = place;
+        ranges.insert(at + 1, after);
     }
 }
 
@@ -275,13 +288,17 @@ impl Walk {
         marks.max().unwrap_or(0).max(SUPERBLOCK_HEADER_LEN as u64)
     }
 
-    /// Forgets what begins at `end` or later.
-    fn cut_at(&mut self, end: u64) {
+    /// Forgets what begins at `end` or later, and returns where the walk stood after the last record that is left. To go on
+    /// from there, and not from `end` itself, finds what a walk of the whole file finds: in a file that nobody's writer
+    /// made a record may lie across `end`, and the next start would not see what begins inside it.
+    fn cut_at(&mut self, end: u64) -> u64 {
         self.records.retain(|record| record.position < end);
-        self.bad.retain(|range| range.start < end);
-        for range in &mut self.bad {
-            range.end = range.end.min(end);
-        }
+        let stood_at = self
+            .records
+            .last()
+            .map_or(SUPERBLOCK_HEADER_LEN as u64, Found::end);
+        self.bad.retain(|range| range.start < stood_at);
+        stood_at
     }
 }
 
@@ -401,5 +418,79 @@ impl<'a> Window<'a> {
             }
             at += block;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::disk::{Disk as _, OpenMode};
+    use crate::record::{ObjectName, data_record_len};
+    use crate::sim::SimDisk;
+    use uuid::Uuid;
+    use vstack_core::ballot::Ballot;
+    use vstack_core::digest::Sha256Digest;
+    use vstack_core::id::{ChunkId, VideoId};
+    use vstack_core::time::UnixMillis;
+
+    const SALT: u64 = 99;
+
+    /// A data record at `position` with `body`.
+    fn data_record(position: u64, durable_upto: u64, body: &[u8]) -> Vec<u8> {
+        let body_len = u32::try_from(body.len()).expect("small");
+        let mark = RecordHeader::mark(
+            RecordKind::Data,
+            data_record_len(body_len),
+            durable_upto,
+            UnixMillis(1),
+        );
+        let header = RecordHeader {
+            name: Some(ObjectName {
+                chunk: ChunkId::media(VideoId(Uuid::from_u128(7)), 1),
+                ballot: Ballot::from_number(position),
+            }),
+            body_len,
+            sha256: Sha256Digest::of(body),
+            ..mark
+        };
+        let tail = data_tail(body_len, &leaf_crcs(&[Bytes::copy_from_slice(body)]));
+        [&header.encode(position, SALT), body, &tail].concat()
+    }
+
+    fn positions(bytes: Vec<u8>) -> Vec<u64> {
+        let path = Path::new("/superblock");
+        let disk = SimDisk::new().with_file(path, bytes);
+        let file = disk.open(path, OpenMode::Write).expect("it is there");
+        let extent = Extent {
+            len: file.size().expect("a size"),
+            abandoned_at: None,
+        };
+        let found = scan(&*file, SALT, extent).expect("readable");
+        let looked_at = scan_unsynced(&*file, SALT, extent);
+        let of = |scan: &Scan| scan.records.iter().map(|record| record.position).collect();
+        let positions: Vec<u64> = of(&found);
+        assert_eq!(
+            positions,
+            of(&looked_at),
+            "a start and a look see the same records"
+        );
+        positions
+    }
+
+    /// No writer makes such a file. But what a start finds in it must not depend on how much of it was known to be synced,
+    /// or the next start finds something else.
+    #[test]
+    fn a_record_across_the_durable_length_is_followed_by_what_follows_it() {
+        let inner = data_record(8192, 4096, b"a record in the body of another");
+        let mut body = vec![0; 9000];
+        let at = 8192 - 4096 - HEADER_LEN;
+        body[at..at + inner.len()].copy_from_slice(&inner);
+        let outer = data_record(4096, 4096, &body);
+        let next_at = 4096 + outer.len() as u64;
+        let next = data_record(next_at, 8192, b"it says that 8192 bytes are durable");
+        let file = [&vec![0; 4096][..], &outer, &next].concat();
+        assert_eq!(positions(file), [4096, next_at]);
     }
 }
