@@ -125,9 +125,15 @@ impl WholeHasher {
     pub fn finish(self, size_bytes: u64, leaves: &[Sha256Digest]) -> ChunkDigest {
         ChunkDigest {
             size_bytes,
-            sha256: Sha256Digest(self.0.finalize().into()),
+            sha256: self.sha256(),
             leaf_root: merkle_root(leaves),
         }
+    }
+
+    /// The hash alone.
+    #[must_use]
+    pub fn sha256(self) -> Sha256Digest {
+        Sha256Digest(self.0.finalize().into())
     }
 }
 

@@ -133,7 +133,7 @@ fn make(seed: u64, (seq, other): (u32, bool)) -> (Bytes, ChunkDigest) {
     let mut random = Random::new(seed ^ (u64::from(seq) << 32) ^ (u64::from(other) << 48));
     random.next_u64();
     let mut size = SIZES[pick(&mut random, SIZES.len())];
-    if size > 10_000 && !random.one_in(4) {
+    if size > 10_000 && !random.one_in(16) {
         size /= 20;
     }
     let start = pick(&mut random, POOL_BYTES - size);

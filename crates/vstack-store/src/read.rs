@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use vstack_core::ballot::Ballot;
-use vstack_core::digest::{ChunkDigest, ChunkHasher, LEAF_BYTES, Sha256Digest};
+use vstack_core::digest::{ChunkDigest, ChunkHasher, LEAF_BYTES, Sha256Digest, WholeHasher};
 use vstack_core::id::ChunkId;
 use vstack_core::time::UnixMillis;
 
@@ -276,7 +276,7 @@ impl ObjectReader {
         let reader = Self::fetch(shared, name, location, Fetch::Wait)?;
         let reader = reader.expect("a fetch that may wait is never put off");
         if location.state == ObjectState::Unchecked {
-            reader.hash_leaves()?;
+            reader.check_sha256()?;
             reader
                 .shared
                 .index_mut()
@@ -398,16 +398,33 @@ impl ObjectReader {
     /// As [`ObjectReader::read_leaves`].
     pub fn hash_leaves(&self) -> Result<Vec<Sha256Digest>, StoreError> {
         let mut hasher = ChunkHasher::new();
+        self.read_all(|bytes| hasher.update(bytes))?;
+        let (digest, leaves) = hasher.finish();
+        self.must_be(digest == self.digest())?;
+        Ok(leaves)
+    }
+
+    /// As [`ObjectReader::hash_leaves`] without the Merkle root, which takes as long again and says the same of the bytes.
+    fn check_sha256(&self) -> Result<(), StoreError> {
+        let mut hasher = WholeHasher::default();
+        self.read_all(|bytes| hasher.update(bytes))?;
+        self.must_be(hasher.sha256() == self.place.header.sha256)
+    }
+
+    fn read_all(&self, mut each: impl FnMut(&[u8])) -> Result<(), StoreError> {
         let mut buffer = Vec::new();
         for start in (0..self.size_bytes()).step_by(CHECK_BYTES) {
             let cover = self.cover(start..start + CHECK_BYTES as u64);
             buffer.resize(usize::try_from(cover.end - cover.start).unwrap_or(0), 0);
             self.read_leaves(cover, &mut buffer)?;
-            hasher.update(&buffer);
+            each(&buffer);
         }
-        let (digest, leaves) = hasher.finish();
-        if digest == self.digest() {
-            return Ok(leaves);
+        Ok(())
+    }
+
+    fn must_be(&self, right: bool) -> Result<(), StoreError> {
+        if right {
+            return Ok(());
         }
         let Place { name, location, .. } = self.place;
         Err(self
