@@ -27,6 +27,7 @@ const PLAYBACK_PATH: Profile = Profile {
     down_mbps: Some(4.0),
     up_mbps: None,
     delay_ms: 5,
+    jitter_ms: 0,
 };
 /// Times real time. A frozen node is noticed after 2 s and its chunk fetched again in 1 s: 12 s are played meanwhile, less
 /// than the low-water mark of 15 s, at which the base policy asks for more. At five times it would be exactly 15 s.

@@ -1,23 +1,24 @@
-//! The state of one path: its two lines, its delay and its switch.
+//! The state of one path: its two lines, its delay, and what is wrong with it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+use rand::Rng as _;
+use rand::rngs::StdRng;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::Profile;
+use crate::conditions::{Conditions, Fault, Profile};
+use crate::gate::Doors;
 
 /// Bytes that leave an idle line at once: about one burst of a network card.
 const BURST_BYTES: f64 = 16.0 * 1024.0;
-
-/// What the path does with what comes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Switch {
-    Open,
-    Frozen,
-    Cut,
-}
+/// A timer may wake so late; what the line could have sent meanwhile is not lost. 16 KiB take longer below 26 Mbit/s.
+const BURST_S: f64 = 0.005;
+/// The body that a stale answer repeats is at most so long.
+const OLD_BYTES: usize = 1 << 20;
 
 /// A direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,12 +55,12 @@ impl LineState {
 
     /// Takes `bytes` onto the line; they have left it at the returned time.
     pub(crate) fn send(&self, bytes: usize, now: Instant) -> Instant {
-        let mut limit = self.limit();
+        let mut limit = lock(&self.limit);
         let Some(bytes_per_s) = limit.bytes_per_s else {
             return now;
         };
         // An idle line saves up one burst and no more.
-        let burst = Duration::from_secs_f64(BURST_BYTES / bytes_per_s);
+        let burst = Duration::from_secs_f64((BURST_BYTES / bytes_per_s).max(BURST_S));
         let earliest = now.checked_sub(burst).unwrap_or(now);
         limit.free_at = limit.free_at.max(earliest) + Duration::from_secs_f64(bytes as f64 / bytes_per_s);
         limit.free_at.max(now)
@@ -73,33 +74,43 @@ impl LineState {
         self.passed_bytes.load(Ordering::Relaxed)
     }
 
+    /// What waits on the old line leaves at the new rate from now on: a line that was slow for long is not slow for ever.
     fn set_mbps(&self, mbps: Option<f64>) {
-        self.limit().bytes_per_s = rate(mbps);
-    }
-
-    fn limit(&self) -> MutexGuard<'_, Limit> {
-        self.limit.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut limit = lock(&self.limit);
+        limit.bytes_per_s = rate(mbps);
+        limit.free_at = limit.free_at.min(Instant::now());
     }
 }
 
-/// At least one byte a second, so that a time can be computed; a line that stands still is what `freeze` is for.
+/// At least one byte a second, so that a time can be computed; a line that stands still is what a stall is for.
 fn rate(mbps: Option<f64>) -> Option<f64> {
     mbps.map(|mbps| (mbps * 1e6 / 8.0).max(1.0))
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[derive(Debug)]
 pub(crate) struct Path {
     pub(crate) up: LineState,
     pub(crate) down: LineState,
-    delay_ms: AtomicU64,
+    pub(crate) doors: watch::Sender<Doors>,
+    conditions: watch::Sender<Arc<Conditions>>,
+    /// The beginning of the first body that went by, for stale answers.
+    old: Mutex<Option<Bytes>>,
+    pub(crate) connections: AtomicU32,
 }
 
 impl Path {
-    pub(crate) fn new(profile: Profile) -> Self {
+    pub(crate) fn new(conditions: Conditions) -> Self {
         Self {
-            up: LineState::new(profile.up_mbps),
-            down: LineState::new(profile.down_mbps),
-            delay_ms: AtomicU64::new(profile.delay_ms),
+            up: LineState::new(conditions.profile.up_mbps),
+            down: LineState::new(conditions.profile.down_mbps),
+            doors: watch::Sender::new(Doors::under(&conditions.faults)),
+            conditions: watch::Sender::new(Arc::new(conditions)),
+            old: Mutex::new(None),
+            connections: AtomicU32::new(0),
         }
     }
 
@@ -110,14 +121,55 @@ impl Path {
         }
     }
 
-    pub(crate) fn delay(&self) -> Duration {
-        Duration::from_millis(self.delay_ms.load(Ordering::Relaxed))
+    pub(crate) fn conditions(&self) -> Arc<Conditions> {
+        Arc::clone(&self.conditions.borrow())
     }
 
-    pub(crate) fn set_profile(&self, profile: Profile) {
-        self.up.set_mbps(profile.up_mbps);
-        self.down.set_mbps(profile.down_mbps);
-        self.delay_ms.store(profile.delay_ms, Ordering::Relaxed);
+    pub(crate) fn set(&self, conditions: Conditions) {
+        self.doors.send_replace(Doors::under(&conditions.faults));
+        let Profile {
+            up_mbps, down_mbps, ..
+        } = conditions.profile;
+        let before = self.conditions.send_replace(Arc::new(conditions)).profile;
+        if before.up_mbps != up_mbps {
+            self.up.set_mbps(up_mbps);
+        }
+        if before.down_mbps != down_mbps {
+            self.down.set_mbps(down_mbps);
+        }
+    }
+
+    /// The delay of one piece.
+    pub(crate) fn delay(&self, random: &mut StdRng) -> Duration {
+        let Profile {
+            delay_ms, jitter_ms, ..
+        } = self.conditions.borrow().profile;
+        if jitter_ms == 0 {
+            return Duration::from_millis(delay_ms);
+        }
+        let least_us = delay_ms.saturating_sub(jitter_ms) * 1000;
+        let most_us = (delay_ms + jitter_ms) * 1000;
+        Duration::from_micros(random.random_range(least_us..=most_us))
+    }
+
+    /// Waits until no fault fits any more.
+    pub(crate) async fn until_gone(&self, fits: impl Fn(&Fault) -> bool) {
+        let mut conditions = self.conditions.subscribe();
+        // The sender lives in this path.
+        let _ = conditions
+            .wait_for(|conditions| !conditions.faults.iter().any(&fits))
+            .await;
+    }
+
+    pub(crate) fn old_body(&self) -> Option<Bytes> {
+        lock(&self.old).clone()
+    }
+
+    pub(crate) fn remember(&self, body: &Bytes) {
+        let mut old = lock(&self.old);
+        if old.is_none() && !body.is_empty() {
+            *old = Some(body.slice(..body.len().min(OLD_BYTES)));
+        }
     }
 }
 
@@ -149,5 +201,13 @@ mod tests {
     fn an_unlimited_line_takes_no_time() {
         let now = Instant::now();
         assert_eq!(LineState::new(None).send(usize::MAX, now), now);
+    }
+
+    #[test]
+    fn a_line_that_was_slow_is_free_when_it_is_set_anew() {
+        let line = LineState::new(Some(0.001));
+        line.send(1_000_000, Instant::now());
+        line.set_mbps(Some(8.0));
+        assert!(line.send(1000, Instant::now()) - Instant::now() < Duration::from_millis(10));
     }
 }
