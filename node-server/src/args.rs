@@ -74,6 +74,8 @@ pub(crate) enum Command {
     Play(PlayOptions),
     /// Generate a test clip: moving picture, time code, tones, and a bar code of the frame number.
     MakeClip(ClipOptions),
+    /// Put network paths in front of nodes: slow, lossy, lying ones, by script and by hand.
+    Emulate(EmulateOptions),
     /// Show how the nodes agree: stories of the protocol, drawn step by step.
     ConsensusDemo(ConsensusOptions),
     /// Read the frame number of a generated clip from a picture of the screen.
@@ -348,6 +350,51 @@ pub(crate) struct PlayOptions {
     /// How a source is chosen for each chunk: seed, or to compare with: round-robin, random, single.
     #[arg(long, value_name = "NAME", env = "VSTACK_POLICY", default_value_t = PolicyName::Seed)]
     pub(crate) policy: PolicyName,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct EmulateOptions {
+    /// TOML with the paths, their faults, and a script (docs/operations.md).
+    #[arg(long, value_name = "FILE", required = true)]
+    pub(crate) config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Option<EmulateCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EmulateCommand {
+    /// The paths of a running emulator.
+    List {
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Change a path; what is not given stays.
+    Set {
+        /// The path's name.
+        path: String,
+        /// As JSON: {"down_mbps": 8, "up_mbps": 8, "delay_ms": 20, "jitter_ms": 5}; what it leaves out has no limit.
+        #[arg(long, value_name = "JSON", required_unless_present = "faults")]
+        profile: Option<String>,
+        /// As JSON: [{"kind": "hang", "at_share": 0.95}]; an empty list ends all.
+        #[arg(long, value_name = "JSON")]
+        faults: Option<String>,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Make a path, or all, what the file began them as.
+    Clear {
+        path: Option<String>,
+        #[command(flatten)]
+        control: Control,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Control {
+    /// Where the emulator takes orders; it says so when it starts.
+    #[arg(long = "control", value_name = "URL", env = "VSTACK_EMULATOR_URL")]
+    pub(crate) url: String,
 }
 
 #[derive(Debug, Args)]

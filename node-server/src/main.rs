@@ -10,6 +10,7 @@ mod cluster;
 mod consensus;
 mod consensus_demo;
 mod dev;
+mod emulate;
 mod failure;
 mod frame;
 mod logs;
@@ -68,6 +69,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Status(options) => Box::pin(status::run(&options, &place, output)).await,
         Command::Play(options) => Box::pin(play::run(options, &place, output)).await,
         Command::MakeClip(options) => Box::pin(clip::run(options, output)).await,
+        Command::Emulate(options) => Box::pin(emulate::run(options, output)).await,
         Command::ConsensusDemo(options) => consensus_demo::run(&options, output),
         Command::ReadFrame(options) => frame::run(&options, output),
         Command::MatchFrame(options) => match_frame::run(&options, output).await,

@@ -6,6 +6,7 @@
 mod accept;
 mod connection;
 pub mod dev;
+pub mod emulator;
 pub mod gateway;
 mod head;
 pub mod http;
