@@ -133,6 +133,21 @@ impl SqliteMetaStore {
     /// # Errors
     /// The file is no catalogue, of a newer version, damaged, or cannot be written.
     pub fn open(path: &Path) -> Result<Self, MetaError> {
+        let (connection, generation) = Self::open_writer(path)?;
+        Ok(Self::new(path, Writer::start(connection)?, generation))
+    }
+
+    /// The same without threads: commands and reads run on the thread that asks for them, and block it. For
+    /// simulations, which must know when each happens.
+    ///
+    /// # Errors
+    /// As [`SqliteMetaStore::open`].
+    pub fn open_on_caller(path: &Path) -> Result<Self, MetaError> {
+        let (connection, generation) = Self::open_writer(path)?;
+        Ok(Self::new(path, Writer::on_caller(connection), generation))
+    }
+
+    fn open_writer(path: &Path) -> Result<(Connection, u64), MetaError> {
         let readable = check::undamaged(path, schema::is_present_version(path))?;
         let small = !Self::is_large(path);
         // Before it is opened for writing, which alone would change a byte or two.
@@ -146,17 +161,21 @@ impl SqliteMetaStore {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let generation = apply::raise_generation(&transaction, 0)?;
         transaction.commit()?;
+        Ok((connection, generation))
+    }
+
+    fn new(path: &Path, writer: Writer, generation: u64) -> Self {
         let readers = Readers {
             path: path.to_owned(),
             free: Mutex::new(Vec::with_capacity(READERS)),
             permits: Semaphore::new(READERS),
         };
-        Ok(Self {
-            writer: Writer::start(connection)?,
+        Self {
+            writer,
             readers: Arc::new(readers),
             generation,
             damage: OnceLock::new(),
-        })
+        }
     }
 
     /// Whether the file at `path` was not checked as a whole when it was opened.
@@ -191,6 +210,9 @@ impl SqliteMetaStore {
             }
             answer
         };
+        if matches!(self.writer, Writer::Caller(_)) {
+            return read();
+        }
         let joined = tokio::task::spawn_blocking(read).await;
         joined.unwrap_or_else(|error| {
             Err(MetaError::Database {

@@ -5,6 +5,7 @@
 //! group grows with the load by itself and a lone caller never waits for company.
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use rusqlite::{Connection, TransactionBehavior};
@@ -23,16 +24,21 @@ const QUEUED_JOBS: usize = 1024;
 type Answers = Vec<Result<Reply, MetaError>>;
 
 #[derive(Debug)]
-struct Job {
+pub(crate) struct Job {
     commands: Vec<Cmd>,
     answer: oneshot::Sender<Answers>,
 }
 
-/// The way to the writer thread. Dropping it lets the thread finish what is queued and end.
+/// The way to the connection that writes.
 #[derive(Debug)]
-pub(crate) struct Writer {
-    jobs: Option<SyncSender<Job>>,
-    thread: Option<JoinHandle<()>>,
+pub(crate) enum Writer {
+    /// Dropping it lets the thread finish what is queued and end.
+    Thread {
+        jobs: Option<SyncSender<Job>>,
+        thread: Option<JoinHandle<()>>,
+    },
+    /// Whoever has a command runs it himself: for simulations, in which nothing may happen beside the one thread.
+    Caller(Mutex<Connection>),
 }
 
 impl Writer {
@@ -44,27 +50,41 @@ impl Writer {
             .map_err(|error| MetaError::Database {
                 reason: error.to_string(),
             })?;
-        Ok(Self {
+        Ok(Self::Thread {
             jobs: Some(jobs),
             thread: Some(thread),
         })
     }
 
+    pub(crate) const fn on_caller(connection: Connection) -> Self {
+        Self::Caller(Mutex::new(connection))
+    }
+
     /// Queues commands that are answered together. The answer comes when they are durable.
     pub(crate) fn submit(&self, commands: Vec<Cmd>) -> Result<oneshot::Receiver<Answers>, MetaError> {
         let (answer, answered) = oneshot::channel();
-        let jobs = self.jobs.as_ref().ok_or(MetaError::Busy)?;
-        match jobs.try_send(Job { commands, answer }) {
-            Ok(()) => Ok(answered),
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(MetaError::Busy),
+        let job = Job { commands, answer };
+        match self {
+            Self::Thread { jobs, .. } => match jobs.as_ref().ok_or(MetaError::Busy)?.try_send(job) {
+                Ok(()) => Ok(answered),
+                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(MetaError::Busy),
+            },
+            Self::Caller(connection) => {
+                let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+                answer_group(&mut connection, vec![job]);
+                Ok(answered)
+            }
         }
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        drop(self.jobs.take());
-        if let Some(thread) = self.thread.take()
+        let Self::Thread { jobs, thread } = self else {
+            return;
+        };
+        drop(jobs.take());
+        if let Some(thread) = thread.take()
             && thread.join().is_err()
         {
             error!("the catalogue's writer had ended by a panic");
@@ -74,16 +94,19 @@ impl Drop for Writer {
 
 fn run(mut connection: Connection, queue: &Receiver<Job>) {
     while let Ok(first) = queue.recv() {
-        let group = gather(first, queue);
-        let answers = transact(&mut connection, &group);
-        for (job, answers) in group.into_iter().zip(answers) {
-            // A caller that went away does not need its answer.
-            drop(job.answer.send(answers));
-        }
+        answer_group(&mut connection, gather(first, queue));
     }
     let folded = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     if let Err(error) = folded {
         warn!(%error, "the log was not folded into the catalogue; the next start does it");
+    }
+}
+
+fn answer_group(connection: &mut Connection, group: Vec<Job>) {
+    let answers = transact(connection, &group);
+    for (job, answers) in group.into_iter().zip(answers) {
+        // A caller that went away does not need its answer.
+        drop(job.answer.send(answers));
     }
 }
 

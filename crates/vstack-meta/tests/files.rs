@@ -76,6 +76,22 @@ async fn closed() -> tempfile::TempDir {
 }
 
 #[tokio::test]
+async fn a_catalogue_without_threads_reads_and_writes_the_same_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteMetaStore::open_on_caller(&file_in(folder.path())).unwrap();
+    let catalogue = Catalogue::of(store, folder).await;
+    catalogue.active_video(video(1), 20).await;
+    catalogue.assert_sound().await;
+    let Catalogue { store, folder } = catalogue;
+    let written = store.manifest_source(video(1)).await.unwrap();
+    assert_eq!(written.as_ref().map(|source| source.chunks.len()), Some(21));
+    drop(store);
+    let again = open_store(folder.path());
+    assert_eq!(again.manifest_source(video(1)).await.unwrap(), written);
+    assert_eq!(again.generation(), 2);
+}
+
+#[tokio::test]
 async fn a_damaged_file_is_refused_with_the_next_step_and_not_written_to() {
     let folder = closed().await;
     let path = file_in(folder.path());

@@ -138,10 +138,12 @@ impl Catalogue {
     /// A new catalogue that knows five nodes.
     pub async fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let catalogue = Self {
-            store: open_store(folder.path()),
-            folder,
-        };
+        Self::of(open_store(folder.path()), folder).await
+    }
+
+    /// A new one with five nodes, opened by somebody else.
+    pub async fn of(store: SqliteMetaStore, folder: TempDir) -> Self {
+        let catalogue = Self { store, folder };
         for number in 1..=5 {
             catalogue
                 .done(Cmd::Heartbeat {
