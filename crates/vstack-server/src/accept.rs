@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,6 +34,33 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// Rest after the system had no descriptor left for a connection.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(200);
 
+/// Where connections come from: the system's sockets, or those of a simulated network.
+pub trait Listening: Send + 'static {
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// The next connection, and who opened it.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>> + Send;
+
+    /// # Errors
+    /// The listener was closed.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
+impl Listening for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, address) = Self::accept(self).await?;
+        // Answers are written whole, so that waiting for more to send only delays their end.
+        let _ = stream.set_nodelay(true);
+        Ok((stream, address))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Self::local_addr(self)
+    }
+}
+
 /// What a server needs to serve a connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
@@ -46,10 +75,12 @@ pub(crate) struct Server {
 
 impl Server {
     /// Serves until stopped; returns when the last connection is closed.
-    pub(crate) async fn run(self, listener: TcpListener) {
+    pub(crate) async fn run(self, listener: impl Listening) {
         let (tracker, guests) = (TaskTracker::new(), Guests::default());
         loop {
             let accepted = tokio::select! {
+                // In this order, here and below: a simulation must always do the same.
+                biased;
                 () = self.stop.cancelled() => break,
                 accepted = listener.accept() => accepted,
             };
@@ -79,10 +110,11 @@ impl Server {
         self.metrics.http.closed.get_or_create(&reason).inc();
     }
 
-    async fn serve(self, stream: TcpStream, address: SocketAddr, _guest: Guest) {
+    async fn serve<S>(self, stream: S, address: SocketAddr, _guest: Guest)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let _open = Open::new(&self.metrics.http);
-        // Answers are written whole, so that waiting for more to send only delays their end.
-        let _ = stream.set_nodelay(true);
         let activity = Activity::default();
         let timed = TimedStream::new(stream, self.limits, activity.clone(), self.metrics.http.clone());
         let app = self.app;
@@ -106,6 +138,7 @@ impl Server {
         let mut stopping = false;
         loop {
             tokio::select! {
+                biased;
                 served = connection.as_mut() => {
                     if let Err(error) = served {
                         debug!(%address, %error, "connection ended");

@@ -19,7 +19,6 @@ use std::time::Duration;
 use futures::task::AtomicWaker;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::head::HeadScan;
@@ -146,8 +145,8 @@ impl Alarm {
 
 /// A socket with patience.
 #[derive(Debug)]
-pub(crate) struct TimedStream {
-    stream: TcpStream,
+pub(crate) struct TimedStream<S> {
+    stream: S,
     limits: ConnectionLimits,
     activity: Activity,
     http: HttpMetrics,
@@ -168,13 +167,8 @@ pub(crate) struct TimedStream {
     writing: Alarm,
 }
 
-impl TimedStream {
-    pub(crate) fn new(
-        stream: TcpStream,
-        limits: ConnectionLimits,
-        activity: Activity,
-        http: HttpMetrics,
-    ) -> Self {
+impl<S: AsyncRead + Unpin> TimedStream<S> {
+    pub(crate) fn new(stream: S, limits: ConnectionLimits, activity: Activity, http: HttpMetrics) -> Self {
         Self {
             stream,
             limits,
@@ -256,7 +250,7 @@ impl TimedStream {
     }
 }
 
-impl AsyncRead for TimedStream {
+impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -285,7 +279,7 @@ impl AsyncRead for TimedStream {
     }
 }
 
-impl AsyncWrite for TimedStream {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.judge_write(cx, written)

@@ -12,10 +12,13 @@ mod head;
 pub mod http;
 pub mod metadata;
 pub mod metrics;
+pub mod platform;
 pub mod role;
 pub mod storage;
 pub mod uploader;
 
+pub use accept::Listening;
 pub use connection::ConnectionLimits;
 pub use metrics::Metrics;
+pub use platform::Platform;
 pub use role::{Running, StartError};

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use vstack_core::id::NodeId;
 
-use crate::accept::Server;
+use crate::accept::{Listening, Server};
 use crate::connection::ConnectionLimits;
 use crate::http::shell;
 use crate::metrics::Metrics;
@@ -79,7 +79,7 @@ impl Running {
     pub fn serve(
         role: &'static str,
         node_id: Option<NodeId>,
-        listener: TcpListener,
+        listener: impl Listening,
         site: Site,
         stop: CancellationToken,
     ) -> io::Result<Self> {

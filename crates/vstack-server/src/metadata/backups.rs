@@ -50,7 +50,7 @@ pub(super) async fn run(metadata: Arc<Metadata>, stop: CancellationToken) {
 
 async fn newest_age(metadata: &Metadata) -> std::time::Duration {
     let folder = metadata.settings.backups.clone();
-    let newest = tokio::task::spawn_blocking(move || {
+    let newest = metadata.platform.threads.run(move || {
         let newest = listed(&folder).pop()?;
         std::fs::metadata(newest).ok()?.modified().ok()?.elapsed().ok()
     });
@@ -81,7 +81,7 @@ async fn make(metadata: &Metadata) -> Result<BackupMade, MetaError> {
     let kept = metadata.settings.backups_kept;
     let hashed = {
         let path = path.clone();
-        tokio::task::spawn_blocking(move || {
+        metadata.platform.threads.run(move || {
             thin_out(&folder, kept);
             sha256_of(&path)
         })

@@ -88,7 +88,7 @@ async fn from_shards(
     }
     let layout = Layout::new(usize::try_from(chunk.placement.digest.size_bytes).ok()?);
     let sha256 = chunk.placement.digest.sha256;
-    let decoding = tokio::task::spawn_blocking(move || {
+    let decoding = metadata.platform.threads.run(move || {
         let given = std::array::from_fn(|index| shards.get(index).and_then(Option::as_deref));
         let bytes = decode(layout, given).ok()?;
         (Sha256Digest::of(&bytes) == sha256).then(|| Bytes::from(bytes))

@@ -45,12 +45,14 @@ use vstack_core::keys::ClusterKey;
 use vstack_core::limits::VIEW_HALF_LIFE_MS;
 use vstack_meta::SqliteMetaStore;
 
+pub use crate::platform::Clock;
 pub use catch_up::CaughtUp;
 pub use offline::{OfflineError, Rebuilt, Restored, check, rebuild, restore, role_folder};
 pub use redundancy::RedundancySettings;
-pub use state::Clock;
 
+use crate::accept::Listening;
 use crate::metrics::Metrics;
+use crate::platform::{Platform, Threads};
 use crate::role::{Running, Site, StartError, listen};
 use state::{Metadata, Settings};
 
@@ -75,6 +77,7 @@ pub struct MetadataConfig {
     pub backups_kept: usize,
     /// When videos are converted and parts replaced.
     pub redundancy: RedundancySettings,
+    pub platform: Platform,
 }
 
 /// Backups that stay: two days by the hour.
@@ -94,6 +97,7 @@ impl MetadataConfig {
             backup_every: HOUR,
             backups_kept: BACKUPS_KEPT,
             redundancy: RedundancySettings::default(),
+            platform: Platform::default(),
         }
     }
 }
@@ -103,16 +107,58 @@ impl MetadataConfig {
 /// # Errors
 /// The folder is in use or unusable, the catalogue is damaged or of a newer version, or the address is taken.
 pub async fn start(config: MetadataConfig) -> Result<Running, StartError> {
+    let catalogue = open(&config).await?;
+    let listener = listen(config.listen).await?;
+    serve(catalogue, listener, config)
+}
+
+/// The same on a listener that is there already.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_on(listener: impl Listening, config: MetadataConfig) -> Result<Running, StartError> {
+    serve(open(&config).await?, listener, config)
+}
+
+/// A catalogue that is this process's.
+struct Catalogue {
+    store: SqliteMetaStore,
+    lock: File,
+    /// It is too large to have been checked.
+    unchecked: bool,
+}
+
+async fn open(config: &MetadataConfig) -> Result<Catalogue, StartError> {
     let lock = lock_folder(&config.data)?;
     let path = config.data.join(CATALOGUE);
     let unchecked = SqliteMetaStore::is_large(&path);
-    let opened = tokio::task::spawn_blocking(move || SqliteMetaStore::open(&path)).await;
-    let store = match opened {
+    let threads = config.platform.threads;
+    let opened = threads.run(move || match threads {
+        Threads::Pool => SqliteMetaStore::open(&path),
+        Threads::Caller => SqliteMetaStore::open_on_caller(&path),
+    });
+    let store = match opened.await {
         Ok(store) => store.map_err(|error| unusable(&config.data, &error))?,
         Err(error) => return Err(unusable(&config.data, &error)),
     };
     info!(generation = store.generation(), data = %config.data.display(), "catalogue opened");
-    let listener = listen(config.listen).await?;
+    Ok(Catalogue {
+        store,
+        lock,
+        unchecked,
+    })
+}
+
+fn serve(
+    catalogue: Catalogue,
+    listener: impl Listening,
+    config: MetadataConfig,
+) -> Result<Running, StartError> {
+    let Catalogue {
+        store,
+        lock,
+        unchecked,
+    } = catalogue;
     let stop = CancellationToken::new();
     let settings = Settings {
         view_half_life_ms: config.view_half_life_ms,
@@ -121,7 +167,13 @@ pub async fn start(config: MetadataConfig) -> Result<Running, StartError> {
         backups_kept: config.backups_kept,
         redundancy: config.redundancy,
     };
-    let (metadata, closed) = Metadata::new(Arc::new(store), config.key, config.clock, settings, lock);
+    let (metadata, closed) = Metadata::new(
+        Arc::new(store),
+        config.key,
+        (config.clock, config.platform),
+        settings,
+        lock,
+    );
     let metadata = Arc::new(metadata);
     tokio::spawn(collect::run(metadata.clone(), stop.clone()));
     tokio::spawn(nodes::judge(metadata.clone(), stop.clone()));

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use vstack_api::StorageClient;
 use vstack_api::client::Endpoint;
-use vstack_api::{HttpTransport, StorageClient, Transport};
 use vstack_core::keys::ClusterKey;
 use vstack_core::limits::NODE_DOWN_AFTER_MS;
 use vstack_core::time::UnixMillis;
@@ -20,26 +19,7 @@ use super::events::Events;
 use super::problem::refusal;
 use super::redundancy::{Redundancy, RedundancySettings};
 use crate::http::Answer;
-
-/// The wall clock, which tests and the fault lab can put forward.
-#[derive(Debug, Clone, Default)]
-pub struct Clock {
-    ahead_ms: Arc<AtomicU64>,
-}
-
-impl Clock {
-    /// Puts this clock and its clones forward.
-    pub fn advance(&self, ms: u64) {
-        self.ahead_ms.fetch_add(ms, Ordering::Relaxed);
-    }
-
-    #[must_use]
-    pub(super) fn now(&self) -> UnixMillis {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        UnixMillis(ms) + self.ahead_ms.load(Ordering::Relaxed)
-    }
-}
+use crate::platform::{Clock, Platform};
 
 /// What an operator may set.
 #[derive(Debug, Clone)]
@@ -61,7 +41,7 @@ pub(super) struct Metadata {
     pub(super) events: Events,
     pub(super) settings: Settings,
     pub(super) redundancy: Redundancy,
-    transport: Arc<dyn Transport>,
+    pub(super) platform: Platform,
     pub(super) started: UnixMillis,
     /// Held while a backup is made.
     pub(super) backing_up: tokio::sync::Mutex<()>,
@@ -80,7 +60,7 @@ impl Metadata {
     pub(super) fn new(
         store: Arc<dyn MetaStore>,
         key: ClusterKey,
-        clock: Clock,
+        (clock, platform): (Clock, Platform),
         settings: Settings,
         lock: File,
     ) -> (Self, oneshot::Receiver<()>) {
@@ -94,7 +74,7 @@ impl Metadata {
             events: Events::default(),
             settings,
             redundancy: Redundancy::default(),
-            transport: Arc::new(HttpTransport::new()),
+            platform,
             uploaders: Mutex::default(),
             backing_up: tokio::sync::Mutex::default(),
             gateways: Mutex::default(),
@@ -114,7 +94,7 @@ impl Metadata {
 
     /// A client of a node, over the connections that all clients of this role share.
     pub(super) fn storage(&self, url: &str) -> StorageClient {
-        StorageClient(Endpoint::with_transport(url, self.transport.clone()))
+        StorageClient(Endpoint::with_transport(url, self.platform.transport.clone()))
     }
 
     pub(super) async fn apply(&self, command: Cmd) -> Answer<Reply> {

@@ -6,7 +6,6 @@ use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::IntoResponse;
-use uuid::Uuid;
 use vstack_api::ErrorCode;
 use vstack_api::wire::{
     CreateVideo, CreatedVideo, PatchVideo, VideoEntry, VideoPage, VideoQuery, VideoSort, ViewedBy,
@@ -32,7 +31,7 @@ pub(super) async fn create(
 ) -> Answer<impl IntoResponse> {
     input::title(&body.title)?;
     input::duration_sec(body.duration_sec)?;
-    let video = VideoId(Uuid::new_v4());
+    let video = VideoId(metadata.platform.chance.uuid());
     let (title, duration_sec) = (body.title, body.duration_sec);
     metadata
         .apply(Cmd::CreateVideo {

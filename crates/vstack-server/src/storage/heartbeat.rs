@@ -4,7 +4,7 @@
 //! is noted once when it goes and once when it is back.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -17,14 +17,15 @@ use super::refusals::from_store;
 use super::state::Node;
 use crate::http::Answer;
 
-pub(super) async fn run(node: Arc<Node>, metadata_url: String, stop: CancellationToken) {
-    let catalogue = MetadataClient::new(&metadata_url);
+pub(super) async fn run(node: Arc<Node>, catalogue: MetadataClient, stop: CancellationToken) {
+    let metadata_url = catalogue.0.base_url();
     let mut ticks = interval(Duration::from_millis(HEARTBEAT_MS));
     // After a stall of the machine one heartbeat says as much as ten.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last: Option<bool> = None;
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
@@ -32,6 +33,7 @@ pub(super) async fn run(node: Arc<Node>, metadata_url: String, stop: Cancellatio
             continue;
         };
         let sent = tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             sent = catalogue.heartbeat(node.node_id(), &heartbeat) => sent,
         };
@@ -62,11 +64,6 @@ async fn note_generation(node: &Arc<Node>, generation: Option<Generation>) {
     }
 }
 
-fn clock_ms() -> Option<u64> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-    u64::try_from(since.as_millis()).ok()
-}
-
 async fn current(node: &Arc<Node>) -> Answer<Heartbeat> {
     let stats = node.on_disk(|node| Ok(node.store.stats())).await?;
     let identity = node.store.identity();
@@ -87,7 +84,7 @@ async fn current(node: &Arc<Node>) -> Answer<Heartbeat> {
         corrupt_count: stats.corrupt_count,
         highest_generation: node.store.generation(),
         protocol: PROTOCOL_VERSION,
-        clock_ms: clock_ms(),
+        clock_ms: Some(node.clock.now().0),
         mac: node.receipt_key.sign(&message),
     })
 }

@@ -39,7 +39,7 @@ pub(super) async fn run(node: Arc<Node>, period: Duration, stop: CancellationTok
             match tell(&node).await {
                 Ok(summary) => {
                     info!(?summary, "the catalogue has heard what is here");
-                    sleep(period.mul_f64(rand::random_range(1.0..1.1))).await;
+                    sleep(period.mul_f64(node.platform.chance.between(1.0..1.1))).await;
                 }
                 Err(refusal) => {
                     debug!(problem = %refusal.0, "the inventory broke off");

@@ -39,9 +39,11 @@ use vstack_api::wire::{DISK_USAGE_HEADER, EGRESS_HEADER, IN_FLIGHT_HEADER, NODE_
 use vstack_core::keys::ClusterKey;
 use vstack_store::{Reserve, Store, StoreError, StoreOptions};
 
+use crate::accept::Listening;
 use crate::connection::ConnectionLimits;
 use crate::http::Answer;
 use crate::metrics::Metrics;
+use crate::platform::{Clock, Platform};
 use crate::role::{Running, Site, StartError, listen};
 use state::Node;
 
@@ -72,6 +74,8 @@ pub struct StorageConfig {
     /// How often the catalogue is told what is here, after the time at the start.
     pub inventory_period: Duration,
     pub limits: ConnectionLimits,
+    pub clock: Clock,
+    pub platform: Platform,
 }
 
 impl StorageConfig {
@@ -89,6 +93,15 @@ impl StorageConfig {
             upkeep: true,
             inventory_period: inventory::PERIOD,
             limits: ConnectionLimits::default(),
+            clock: Clock::default(),
+            platform: Platform::default(),
+        }
+    }
+
+    fn broken(&self, reason: &dyn std::fmt::Display) -> StartError {
+        StartError::Data {
+            path: self.data.display().to_string(),
+            reason: reason.to_string(),
         }
     }
 
@@ -111,11 +124,7 @@ impl StorageConfig {
 pub async fn start(config: StorageConfig) -> Result<Running, StartError> {
     let (folder, options) = (config.data.clone(), config.store_options());
     let opened = tokio::task::spawn_blocking(move || Store::open(&folder, options)).await;
-    let broken = |reason: String| StartError::Data {
-        path: config.data.display().to_string(),
-        reason,
-    };
-    let store = match opened.map_err(|panic| broken(panic.to_string()))? {
+    let store = match opened.map_err(|panic| config.broken(&panic))? {
         Ok((store, _)) => store,
         Err(StoreError::Locked { path, pid }) => {
             return Err(StartError::Locked {
@@ -123,23 +132,27 @@ pub async fn start(config: StorageConfig) -> Result<Running, StartError> {
                 pid,
             });
         }
-        Err(error) => return Err(broken(error.to_string())),
+        Err(error) => return Err(config.broken(&error)),
     };
     let listener = listen(config.listen).await?;
-    let address = listener.local_addr().map_err(|error| broken(error.to_string()))?;
+    serve(store, listener, config)
+}
+
+/// Serves an open store: what [`start`] does with the folder and the address of its configuration. The first heartbeat
+/// is on its way when this returns.
+///
+/// # Errors
+/// The listener was closed, or the system gives no thread for the upkeep.
+pub fn serve(store: Store, listener: impl Listening, config: StorageConfig) -> Result<Running, StartError> {
+    let address = listener.local_addr().map_err(|error| config.broken(&error))?;
     let url = config
         .public_url
         .clone()
         .unwrap_or_else(|| format!("http://{address}"));
-    let node = Node::new(store, &config.cluster_key, url, config.limits.body);
-    let node = Arc::new(node.knowing(config.metadata_url.as_deref()));
+    let node = Arc::new(Node::new(store, url, &config));
     let stop = CancellationToken::new();
-    if let Some(metadata_url) = &config.metadata_url {
-        tokio::spawn(heartbeat::run(
-            Arc::clone(&node),
-            metadata_url.clone(),
-            stop.clone(),
-        ));
+    if let Some(catalogue) = node.catalogue.clone() {
+        tokio::spawn(heartbeat::run(Arc::clone(&node), catalogue, stop.clone()));
         let telling = inventory::run(Arc::clone(&node), config.inventory_period, stop.clone());
         tokio::spawn(telling);
     }
@@ -147,7 +160,7 @@ pub async fn start(config: StorageConfig) -> Result<Running, StartError> {
         .upkeep
         .then(|| upkeep::start(&node.store, &node.load, stop.clone()))
         .transpose()
-        .map_err(|error| broken(error.to_string()))?;
+        .map_err(|error| config.broken(&error))?;
     let node_id = node.node_id();
     let (sha256, crc32c) = hash_backends();
     info!(sha256, crc32c, "hashing with");
@@ -162,7 +175,7 @@ pub async fn start(config: StorageConfig) -> Result<Running, StartError> {
             Some(ended) => running.closing_with(ended),
             None => running,
         })
-        .map_err(|error| broken(error.to_string()))
+        .map_err(|error| config.broken(&error))
 }
 
 /// The role's routes. A chunk's id takes the rest of the path, so that a malformed one is told so whatever is in it.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tracing::info;
 use vstack_api::ErrorCode;
 use vstack_core::digest::{ChunkDigest, LEAF_BYTES, Sha256Digest, WholeHasher, leaf_hash};
@@ -22,6 +23,7 @@ use vstack_core::limits::MAX_CHUNK_BYTES;
 
 use super::buffers::{Buffer, Buffers, PIECE_BYTES};
 use crate::http::{Answer, Refusal, refuse};
+use crate::platform::Threads;
 
 /// What all bodies that are being received may take together: four of the largest chunks.
 const BUDGET_PIECES: usize = 2048;
@@ -51,17 +53,22 @@ pub(super) struct Receiver {
     patience: Duration,
     /// Bodies that are arriving.
     open: AtomicUsize,
+    /// That may hash; none where everything happens on one thread.
     cores: usize,
 }
 
 impl Receiver {
-    pub(super) fn new(buffers: Buffers, patience: Duration) -> Self {
+    pub(super) fn new(buffers: Buffers, patience: Duration, threads: Threads) -> Self {
+        let cores = match threads {
+            Threads::Pool => std::thread::available_parallelism().map_or(1, usize::from),
+            Threads::Caller => 0,
+        };
         Self {
             buffers,
             budget: Arc::new(Semaphore::new(BUDGET_PIECES)),
             patience,
             open: AtomicUsize::new(0),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            cores,
         }
     }
 

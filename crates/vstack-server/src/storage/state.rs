@@ -1,23 +1,26 @@
 //! What the handlers of one node share.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
+use tokio::time::Instant;
 use vstack_api::{ErrorCode, MetadataClient};
 use vstack_core::ballot::Ballot;
 use vstack_core::digest::{ChunkDigest, Sha256Digest};
 use vstack_core::id::{ChunkId, NodeId};
-use vstack_core::keys::{ClusterKey, DerivedKey};
+use vstack_core::keys::DerivedKey;
 use vstack_core::paxos::acceptor::{Fence, Object};
 use vstack_core::paxos::{Grant, Receipt};
 use vstack_store::{ObjectState, Store, StoreError};
 
+use super::StorageConfig;
 use super::buffers::Buffers;
 use super::load::Load;
 use super::receive::Receiver;
 use super::refusals::{fenced, from_store};
 use crate::http::{Answer, refuse};
+use crate::platform::{Clock, Platform};
 
 /// How old the figure in `/ping` may be. Clients ping every 3 s; measuring the disk at each would be work for nothing.
 const DISK_USAGE_AGE: Duration = Duration::from_secs(1);
@@ -41,36 +44,40 @@ pub(super) struct Node {
     pub(super) receiver: Receiver,
     pub(super) grant_key: DerivedKey,
     pub(super) receipt_key: DerivedKey,
+    pub(super) clock: Clock,
+    pub(super) platform: Platform,
     fence: Mutex<Fence>,
     disk_usage: Mutex<(Instant, f64)>,
     started: Instant,
 }
 
 impl Node {
-    pub(super) fn new(store: Store, cluster_key: &ClusterKey, url: String, body_patience: Duration) -> Self {
+    pub(super) fn new(store: Store, url: String, config: &StorageConfig) -> Self {
+        let StorageConfig {
+            cluster_key,
+            platform,
+            limits,
+            ..
+        } = config;
         let receipt_key = cluster_key.receipt_key(store.identity().node_id);
+        let transport = &platform.transport;
+        let catalogue = config.metadata_url.as_deref();
         let now = Instant::now();
         let disk_usage = Mutex::new((now, store.stats().disk_used_percent));
         Self {
             store,
             url,
-            catalogue: None,
+            catalogue: catalogue.map(|url| MetadataClient::with_transport(url, Arc::clone(transport))),
             load: Load::default(),
             received_bytes: Counter::default(),
-            receiver: Receiver::new(Buffers::default(), body_patience),
+            receiver: Receiver::new(Buffers::default(), limits.body, platform.threads),
             grant_key: cluster_key.grant_key(),
             receipt_key,
+            clock: config.clock.clone(),
+            platform: platform.clone(),
             fence: Mutex::default(),
             disk_usage,
             started: now,
-        }
-    }
-
-    /// The same, knowing its catalogue.
-    pub(super) fn knowing(self, metadata_url: Option<&str>) -> Self {
-        Self {
-            catalogue: metadata_url.map(MetadataClient::new),
-            ..self
         }
     }
 
@@ -98,7 +105,12 @@ impl Node {
     {
         let node = Arc::clone(self);
         let span = tracing::Span::current();
-        match tokio::task::spawn_blocking(move || span.in_scope(|| work(&node))).await {
+        match self
+            .platform
+            .threads
+            .run(move || span.in_scope(|| work(&node)))
+            .await
+        {
             Ok(answer) => answer,
             Err(panic) => Err(refuse(
                 ErrorCode::Internal,

@@ -15,11 +15,12 @@ use vstack_api::{ErrorCode, Problem};
 use vstack_core::limits::{MAX_BATCH_CHUNKS, OPEN_LEASE_MS};
 use vstack_core::paxos::master::{Accepted, Value};
 use vstack_core::paxos::proposer::Failure;
+use vstack_core::time::UnixMillis;
 
 use super::batch::Batcher;
 use super::counts::Counts;
 use super::jobs::JobHandle;
-use super::place::now;
+use crate::platform::Chance;
 
 /// Commits in one request: with three receipts and the times of a chunk of nothing but keyframes each has up to 10 kB,
 /// and a JSON body may have 1 MiB.
@@ -34,12 +35,20 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// ...doubling up to this, which is how late a catalogue that is back may be noticed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
+/// How long one call waits for a catalogue that does not answer.
+#[derive(Debug, Clone)]
+pub(super) struct Patience {
+    pub(super) longest: Duration,
+    /// What the pauses differ by.
+    pub(super) chance: Chance,
+}
+
 /// Cheap to clone; clones share the batches.
 #[derive(Clone)]
 pub(super) struct Catalogue {
     opens: Batcher<OpenItem, Opened>,
     commits: Batcher<CommitItem, Committed>,
-    patience: Duration,
+    patience: Patience,
 }
 
 impl fmt::Debug for Catalogue {
@@ -51,8 +60,7 @@ impl fmt::Debug for Catalogue {
 }
 
 impl Catalogue {
-    /// `patience` is how long one call waits for a catalogue that does not answer.
-    pub(super) fn new(metadata: MetadataClient, patience: Duration, counts: &Counts) -> Self {
+    pub(super) fn new(metadata: MetadataClient, patience: Patience, counts: &Counts) -> Self {
         let opening = metadata.clone();
         let (opened, committed) = (counts.open.clone(), counts.commit.clone());
         let opens = Batcher::new(MAX_BATCH_CHUNKS, move |requests: Vec<OpenItem>| {
@@ -82,7 +90,7 @@ impl Catalogue {
     pub(super) async fn open(&self, job: &JobHandle, item: OpenItem) -> Result<Opened, Problem> {
         let give_up = Instant::now() + LEASE_PATIENCE;
         loop {
-            let opened = wait_for_answer(self.patience, job, || self.opens.call(item.clone())).await;
+            let opened = wait_for_answer(&self.patience, job, || self.opens.call(item.clone())).await;
             match opened {
                 Err(problem) if problem.code == ErrorCode::Locked && Instant::now() < give_up => {
                     let left = problem.retry_after_ms.map(|ms| Duration::from_millis(ms.into()));
@@ -94,20 +102,20 @@ impl Catalogue {
     }
 
     pub(super) async fn commit(&self, job: &JobHandle, item: CommitItem) -> Result<Committed, Problem> {
-        wait_for_answer(self.patience, job, || self.commits.call(item.clone())).await
+        wait_for_answer(&self.patience, job, || self.commits.call(item.clone())).await
     }
 }
 
-/// Repeats `call` while nothing answers, for as long as `patience`; the job's watchers are told that it waits.
+/// Repeats `call` while nothing answers, for as long as there is `patience`; the job's watchers are told that it waits.
 pub(super) async fn wait_for_answer<T, Answered>(
-    patience: Duration,
+    patience: &Patience,
     job: &JobHandle,
     call: impl Fn() -> Answered,
 ) -> Result<T, Problem>
 where
     Answered: Future<Output = Result<T, Problem>>,
 {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + patience.longest;
     let mut pause = FIRST_PAUSE;
     loop {
         let problem = match call().await {
@@ -121,7 +129,7 @@ where
             "The metadata role did not answer; the upload waited for it and went on by itself.".to_owned(),
         );
         // Callers that were refused together should not come back together.
-        sleep(pause.mul_f64(rand::random_range(1.0..1.25))).await;
+        sleep(pause.mul_f64(patience.chance.between(1.0..1.25))).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
@@ -135,7 +143,7 @@ const fn is_silence(problem: &Problem) -> bool {
 }
 
 /// The proposer's view of a refusal.
-pub(super) fn catalogue_failure(problem: Problem) -> Failure {
+pub(super) fn catalogue_failure(problem: Problem, now: UnixMillis) -> Failure {
     let reason = problem.detail;
     match (problem.code, problem.decided) {
         (ErrorCode::Committed | ErrorCode::Fenced, Some(decided)) => Failure::Decided(Accepted {
@@ -144,7 +152,7 @@ pub(super) fn catalogue_failure(problem: Problem) -> Failure {
         }),
         (ErrorCode::Fenced, None) => Failure::Fenced,
         (ErrorCode::Locked, _) => Failure::Locked {
-            until: now() + u64::from(problem.retry_after_ms.unwrap_or_default()),
+            until: now + u64::from(problem.retry_after_ms.unwrap_or_default()),
         },
         (ErrorCode::NotEnoughNodes, _) => Failure::NotEnoughNodes { reason },
         _ if problem.retryable => Failure::Transient { reason },
@@ -159,6 +167,13 @@ mod tests {
     use std::sync::Mutex;
     use vstack_core::id::VideoId;
 
+    fn patience(longest: Duration) -> Patience {
+        Patience {
+            longest,
+            chance: Chance::default(),
+        }
+    }
+
     async fn check(answers: &[Result<u8, ErrorCode>], expected: Result<u8, ErrorCode>, calls: usize) {
         let jobs = Jobs::default();
         let job = jobs
@@ -170,7 +185,7 @@ mod tests {
             let answer = answer.map_err(|code| Problem::new(code, "why"));
             async move { answer }
         };
-        let outcome = wait_for_answer(Duration::from_secs(60), &job, call).await;
+        let outcome = wait_for_answer(&patience(Duration::from_secs(60)), &job, call).await;
         assert_eq!(outcome.map_err(|problem| problem.code), expected);
         assert_eq!(
             answers.len() - left.into_inner().expect("one thread").len(),
@@ -194,12 +209,12 @@ mod tests {
             .expect("no other job is there");
         let silent = || async { Err::<(), _>(Problem::new(ErrorCode::Unreachable, "why")) };
         let begin = Instant::now();
-        let patience = Duration::from_millis(400);
-        let outcome = wait_for_answer(patience, &job, silent).await;
+        let longest = Duration::from_millis(400);
+        let outcome = wait_for_answer(&patience(longest), &job, silent).await;
         assert_eq!(
             outcome.map_err(|problem| problem.code),
             Err(ErrorCode::Unreachable)
         );
-        assert!(begin.elapsed() >= patience);
+        assert!(begin.elapsed() >= longest);
     }
 }

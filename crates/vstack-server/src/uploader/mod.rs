@@ -17,6 +17,7 @@ mod receive;
 mod routes;
 mod spool;
 mod work;
+mod writer;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,7 +27,6 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use vstack_api::roles::MetadataClient;
-use vstack_api::transport::{HttpTransport, Transport};
 use vstack_api::wire::UploaderHeartbeat;
 use vstack_core::keys::ClusterKey;
 use vstack_core::limits::HEARTBEAT_MS;
@@ -34,13 +34,16 @@ use vstack_core::paxos::proposer::BACKOFF_MS;
 use vstack_media::ffmpeg::Tools;
 
 use crate::metrics::Metrics;
+use crate::platform::{Clock, Platform};
 use crate::role::{Running, Site, StartError, listen};
-use catalogue::Catalogue;
+use catalogue::{Catalogue, Patience};
 use counts::Counts;
 use pipeline::Pipeline;
 use place::ChunkPlacer;
 use spool::Spool;
 use work::Uploader;
+
+pub use writer::ChunkWriter;
 
 /// FFmpeg processes that convert at the same time; further uploads wait their turn. A transcode takes all cores.
 const CONVERSIONS_AT_ONCE: usize = 2;
@@ -63,6 +66,8 @@ pub struct UploaderConfig {
     pub catalogue_patience: Duration,
     /// Pauses before a node that failed is tried for the second, third and fourth time; up to half as much is added.
     pub retry_pauses_ms: [u64; 3],
+    pub clock: Clock,
+    pub platform: Platform,
 }
 
 impl UploaderConfig {
@@ -78,6 +83,8 @@ impl UploaderConfig {
             conversions_at_once: CONVERSIONS_AT_ONCE,
             catalogue_patience: CATALOGUE_PATIENCE,
             retry_pauses_ms: BACKOFF_MS,
+            clock: Clock::default(),
+            platform: Platform::default(),
         }
     }
 }
@@ -90,14 +97,17 @@ pub async fn start(config: UploaderConfig) -> Result<Running, StartError> {
     let spool = Spool::open(&config.data)?;
     let listener = listen(config.listen).await?;
     let stop = CancellationToken::new();
-    let transport: Arc<dyn Transport> = Arc::new(HttpTransport::new());
-    let metadata = MetadataClient::with_transport(&config.metadata_url, Arc::clone(&transport));
-    let patience = config.catalogue_patience;
+    let transport = Arc::clone(&config.platform.transport);
+    let metadata = MetadataClient::with_transport(&config.metadata_url, transport);
+    let patience = Patience {
+        longest: config.catalogue_patience,
+        chance: config.platform.chance.clone(),
+    };
     let (metrics, counts) = (Metrics::new(), Counts::default());
     counts.register(&metrics);
     let placer = ChunkPlacer::new(
-        Catalogue::new(metadata.clone(), patience, &counts),
-        transport,
+        Catalogue::new(metadata.clone(), patience.clone(), &counts),
+        (config.clock.clone(), config.platform.clone()),
         config.retry_pauses_ms,
         counts.clone(),
     );
@@ -108,7 +118,14 @@ pub async fn start(config: UploaderConfig) -> Result<Running, StartError> {
         patience,
         config.conversions_at_once,
     );
-    let uploader = Uploader::new(spool, metadata.clone(), pipeline, counts, stop.clone());
+    let uploader = Uploader::new(
+        spool,
+        metadata.clone(),
+        pipeline,
+        counts,
+        config.clock,
+        stop.clone(),
+    );
     let uploader = Arc::new(uploader);
     uploader.take_up_unfinished().await;
     let site = Site::new(routes::routes(Arc::clone(&uploader)), metrics);

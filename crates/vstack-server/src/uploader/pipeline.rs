@@ -5,7 +5,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -23,7 +22,7 @@ use vstack_media::ingest::{Prepared, prepare};
 use vstack_media::poster::poster;
 use vstack_media::split::Piece;
 
-use super::catalogue::wait_for_answer;
+use super::catalogue::{Patience, wait_for_answer};
 use super::jobs::{JobFailure, JobHandle};
 use super::place::{ChunkPlacer, NewChunk, Placed};
 
@@ -33,7 +32,7 @@ pub(super) struct Pipeline {
     tools: Tools,
     metadata: MetadataClient,
     placer: ChunkPlacer,
-    patience: Duration,
+    patience: Patience,
     conversions: Arc<Semaphore>,
 }
 
@@ -46,7 +45,7 @@ impl Pipeline {
         tools: Tools,
         metadata: MetadataClient,
         placer: ChunkPlacer,
-        patience: Duration,
+        patience: Patience,
         conversions_at_once: usize,
     ) -> Self {
         Self {
@@ -97,7 +96,7 @@ impl Pipeline {
             let finalized = self.metadata.finalize(job.video(), &complete.0).await;
             finalized.map(drop).map_err(ApiError::into_problem)
         };
-        let Err(problem) = wait_for_answer(self.patience, job, call).await else {
+        let Err(problem) = wait_for_answer(&self.patience, job, call).await else {
             return Ok(());
         };
         // An answer that was lost, or another uploader of the same file that was first: the video is complete, whatever

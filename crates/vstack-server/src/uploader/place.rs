@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -14,7 +14,6 @@ use tokio::time::{sleep, timeout};
 use tracing::warn;
 use vstack_api::client::{ApiError, Endpoint};
 use vstack_api::roles::StorageClient;
-use vstack_api::transport::Transport;
 use vstack_api::wire::{CommitItem, Committed, OpenItem, Opened, PutAnswer};
 use vstack_api::{ErrorCode, Problem};
 use vstack_core::ballot::Ballot;
@@ -29,6 +28,7 @@ use vstack_core::time::UnixMillis;
 use super::catalogue::{Catalogue, catalogue_failure};
 use super::counts::{Counts, Path, Sent};
 use super::jobs::JobHandle;
+use crate::platform::{Clock, Platform};
 
 /// A node that accepts a connection and then says nothing (stopped, or its disk hangs) is given up on after this and a
 /// second for each MiB: slower than any disk or link that could serve video.
@@ -56,21 +56,23 @@ pub(super) struct Placed {
 #[derive(Debug, Clone)]
 pub(super) struct ChunkPlacer {
     catalogue: Catalogue,
-    transport: Arc<dyn Transport>,
+    clock: Clock,
+    platform: Platform,
     pauses_ms: [u64; 3],
     counts: Counts,
 }
 
 impl ChunkPlacer {
-    pub(super) const fn new(
+    pub(super) fn new(
         catalogue: Catalogue,
-        transport: Arc<dyn Transport>,
+        (clock, platform): (Clock, Platform),
         pauses_ms: [u64; 3],
         counts: Counts,
     ) -> Self {
         Self {
             catalogue,
-            transport,
+            clock,
+            platform,
             pauses_ms,
             counts,
         }
@@ -83,9 +85,10 @@ impl ChunkPlacer {
     /// Too few nodes took it, or the catalogue refused, after all retries.
     pub(super) async fn place(&self, job: &Arc<JobHandle>, chunk: NewChunk) -> Result<Placed, Problem> {
         let bytes = chunk.bytes.clone();
-        let digest = tokio::task::spawn_blocking(move || ChunkDigest::of(&bytes)).await;
+        let digest = self.platform.threads.run(move || ChunkDigest::of(&bytes)).await;
         let digest = digest.map_err(|error| Problem::new(ErrorCode::Internal, error.to_string()))?;
-        let proposer = Proposer::new(chunk.id, digest, rand::random()).with_pauses(self.pauses_ms);
+        let proposer =
+            Proposer::new(chunk.id, digest, self.platform.chance.number()).with_pauses(self.pauses_ms);
         let driver = Driver {
             placer: self,
             job: Arc::clone(job),
@@ -135,7 +138,7 @@ impl From<Input> for Event {
 impl Driver<'_> {
     async fn run(mut self, mut proposer: Proposer) -> Result<Placed, Problem> {
         let mut messages: FuturesUnordered<BoxFuture<'static, Event>> = FuturesUnordered::new();
-        let mut outputs = proposer.step(now(), Input::Start);
+        let mut outputs = proposer.step(self.placer.clock.now(), Input::Start);
         loop {
             for output in outputs {
                 match output {
@@ -163,13 +166,13 @@ impl Driver<'_> {
             self.refused = event.refused;
             self.sent.ballots += u64::from(matches!(event.input, Input::Granted { .. }));
             self.node_urls.extend(event.node_urls);
-            outputs = proposer.step(now(), event.input);
+            outputs = proposer.step(self.placer.clock.now(), event.input);
         }
     }
 
     fn client(&self, node: NodeId) -> Option<StorageClient> {
         let url = self.node_urls.get(&node)?;
-        let transport = Arc::clone(&self.placer.transport);
+        let transport = Arc::clone(&self.placer.platform.transport);
         Some(StorageClient(Endpoint::with_transport(url, transport)))
     }
 
@@ -188,6 +191,7 @@ impl Driver<'_> {
 
     fn message(&mut self, output: Output) -> Option<BoxFuture<'static, Event>> {
         let (job, catalogue) = (Arc::clone(&self.job), self.placer.catalogue.clone());
+        let clock = self.placer.clock.clone();
         let digest = self.digest;
         Some(match output {
             Output::Open { exclude, min_ack, .. } => {
@@ -204,7 +208,7 @@ impl Driver<'_> {
                     if let Some(copies) = copies_there(&opened, &digest) {
                         job.spared(copies * digest.size_bytes);
                     }
-                    open_event(opened, &digest)
+                    open_event(opened, &digest, clock.now())
                 })
             }
             Output::Prepare { node, grant } => {
@@ -233,10 +237,13 @@ impl Driver<'_> {
                     receipts,
                     media,
                 };
-                Box::pin(async move { commit_event(ballot, catalogue.commit(&job, item).await, &digest) })
+                Box::pin(async move {
+                    let committed = catalogue.commit(&job, item).await;
+                    commit_event(ballot, committed, &digest, clock.now())
+                })
             }
             Output::WakeAt(at) => {
-                let pause = Duration::from_millis(at.since(now()));
+                let pause = Duration::from_millis(at.since(clock.now()));
                 Box::pin(async move {
                     sleep(pause).await;
                     Input::Wake.into()
@@ -311,7 +318,7 @@ fn addresses(opened: &Opened) -> Vec<(NodeId, String)> {
         .collect()
 }
 
-fn open_event(result: Result<Opened, Problem>, digest: &ChunkDigest) -> Event {
+fn open_event(result: Result<Opened, Problem>, digest: &ChunkDigest, now: UnixMillis) -> Event {
     match result {
         Ok(opened) => Event {
             node_urls: addresses(&opened),
@@ -324,12 +331,17 @@ fn open_event(result: Result<Opened, Problem>, digest: &ChunkDigest) -> Event {
         Err(problem) => Event {
             refused: refusal(&problem, digest),
             node_urls: Vec::new(),
-            input: Input::OpenFailed(catalogue_failure(problem)),
+            input: Input::OpenFailed(catalogue_failure(problem, now)),
         },
     }
 }
 
-fn commit_event(ballot: Ballot, result: Result<Committed, Problem>, digest: &ChunkDigest) -> Event {
+fn commit_event(
+    ballot: Ballot,
+    result: Result<Committed, Problem>,
+    digest: &ChunkDigest,
+    now: UnixMillis,
+) -> Event {
     match result {
         Ok(committed) => Input::Committed(Accepted {
             ballot: committed.epoch,
@@ -341,7 +353,7 @@ fn commit_event(ballot: Ballot, result: Result<Committed, Problem>, digest: &Chu
             node_urls: Vec::new(),
             input: Input::CommitFailed {
                 ballot,
-                failure: catalogue_failure(problem),
+                failure: catalogue_failure(problem, now),
             },
         },
     }
@@ -405,10 +417,4 @@ fn node_failure(error: ApiError) -> Failure {
         _ if problem.retryable => Failure::Transient { reason },
         _ => Failure::Permanent { reason },
     }
-}
-
-/// Wall-clock time, for leases and pauses alone.
-pub(super) fn now() -> UnixMillis {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMillis(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
 }

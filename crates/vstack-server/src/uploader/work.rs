@@ -22,9 +22,9 @@ use vstack_core::id::VideoId;
 use super::counts::Counts;
 use super::jobs::{JobFailure, JobHandle, Jobs};
 use super::pipeline::Pipeline;
-use super::place::now;
 use super::receive::{cancelled, receive};
 use super::spool::{Note, Spool};
+use crate::platform::Clock;
 
 /// How often old originals and unanswered aborts are looked after.
 const TIDY_PERIOD: Duration = Duration::from_secs(60);
@@ -41,6 +41,7 @@ pub(super) struct Uploader {
     pub(super) metadata: MetadataClient,
     pipeline: Pipeline,
     pub(super) counts: Counts,
+    clock: Clock,
     pub(super) stop: CancellationToken,
 }
 
@@ -50,6 +51,7 @@ impl Uploader {
         metadata: MetadataClient,
         pipeline: Pipeline,
         counts: Counts,
+        clock: Clock,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -58,6 +60,7 @@ impl Uploader {
             metadata,
             pipeline,
             counts,
+            clock,
             stop,
         }
     }
@@ -174,7 +177,7 @@ impl Uploader {
             {
                 warn!(job = %note.job_id, %error, "a part of an original cannot be removed");
             }
-            let (failed_at, code) = (Some(now()), Some(ErrorCode::Unavailable.to_string()));
+            let (failed_at, code) = (Some(self.clock.now()), Some(ErrorCode::Unavailable.to_string()));
             return self
                 .write_note(Note {
                     failed_at,
@@ -231,7 +234,7 @@ impl Uploader {
         let aborted = job.joined || self.abort(job.video()).await;
         self.write_note(Note {
             must_abort: !aborted,
-            failed_at: Some(now()),
+            failed_at: Some(self.clock.now()),
             code: Some(failure.problem.code.to_string()),
             ..note
         })
@@ -286,7 +289,7 @@ impl Uploader {
         if note.failed_at.is_some() && note.must_abort && self.abort(note.video_id).await {
             let must_abort = false;
             self.write_note(Note { must_abort, ..note }).await;
-        } else if note.is_over(now())
+        } else if note.is_over(self.clock.now())
             && let Err(error) = self.spool.remove(&note.job_id)
         {
             warn!(job = %note.job_id, %error, "an old original cannot be removed");

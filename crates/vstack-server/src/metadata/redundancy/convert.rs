@@ -1,9 +1,9 @@
 //! The conversion worker: one video at a time, one chunk at a time, at half speed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use vstack_core::id::{ChunkId, ChunkKind};
@@ -31,6 +31,7 @@ pub(in crate::metadata) async fn run(metadata: Arc<Metadata>, stop: Cancellation
     let work = async {
         loop {
             tokio::select! {
+                biased;
                 () = sleep(LOOK) => {}
                 () = metadata.redundancy.wake_convert.notified() => {}
             }
@@ -42,6 +43,7 @@ pub(in crate::metadata) async fn run(metadata: Arc<Metadata>, stop: Cancellation
         }
     };
     tokio::select! {
+        biased;
         () = stop.cancelled() => {}
         () = work => {}
     }
@@ -139,7 +141,9 @@ async fn convert_chunk(metadata: &Metadata, chunk: ChunkId, wanted: Scheme) -> R
         .map_err(|refusal| refusal.0.detail)?;
     let material = match wanted {
         Scheme::Replicated => Material::copies(record.placement.digest, bytes),
-        Scheme::Erasure => Material::shards(record.placement.digest, bytes).await?,
+        Scheme::Erasure => {
+            Material::shards(metadata.platform.threads, record.placement.digest, bytes).await?
+        }
     };
     let base = Accepted {
         ballot: record.epoch,

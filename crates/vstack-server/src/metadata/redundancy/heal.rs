@@ -52,12 +52,14 @@ pub(in crate::metadata) async fn run(metadata: Arc<Metadata>, stop: Cancellation
                 Err(error) => debug!(%error, "it cannot be seen what is to be repaired"),
             }
             tokio::select! {
+                biased;
                 () = sleep(LOOK) => {}
                 () = metadata.redundancy.wake_heal.notified() => {}
             }
         }
     };
     tokio::select! {
+        biased;
         () = stop.cancelled() => {}
         () = work => {}
     }
@@ -290,7 +292,7 @@ async fn repair(
     let digest = record.placement.digest;
     let material = match record.placement.scheme {
         Scheme::Replicated => Material::copies(digest, bytes),
-        Scheme::Erasure => Material::shards(digest, bytes).await?,
+        Scheme::Erasure => Material::shards(metadata.platform.threads, digest, bytes).await?,
     };
     let base = Accepted {
         ballot: record.epoch,

@@ -24,6 +24,7 @@ use vstack_meta::{Cmd, CommitChunk, MetaError, OpenParts, OpenedChunk};
 
 use crate::metadata::placement::Choice;
 use crate::metadata::state::Metadata;
+use crate::platform::Threads;
 
 /// As the uploader's: a node that accepts a connection and then says nothing is given up on after this and a second for
 /// each MiB.
@@ -52,8 +53,8 @@ impl Material {
     ///
     /// # Errors
     /// This processor cannot encode, or the task was cancelled with the role.
-    pub(super) async fn shards(whole: ChunkDigest, chunk: Bytes) -> Result<Self, String> {
-        let encoding = tokio::task::spawn_blocking(move || {
+    pub(super) async fn shards(threads: Threads, whole: ChunkDigest, chunk: Bytes) -> Result<Self, String> {
+        let encoding = threads.run(move || {
             let shards = vstack_erasure::encode(&chunk)?.map(Bytes::from);
             let digests: [ChunkDigest; SHARD_COUNT as usize] = std::array::from_fn(|index| {
                 ChunkDigest::of(shards.get(index).map_or(&[][..], |shard| shard))
@@ -87,7 +88,7 @@ pub(super) async fn place(
     goal: Goal,
     material: &Material,
 ) -> Result<u64, String> {
-    let mut proposer = Proposer::with_goal(chunk, goal, rand::random());
+    let mut proposer = Proposer::with_goal(chunk, goal, metadata.platform.chance.number());
     let mut mover = Mover {
         metadata,
         chunk,

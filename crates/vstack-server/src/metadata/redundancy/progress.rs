@@ -1,8 +1,8 @@
 //! What the workers tell: how far they are, how fast, and when they will be done.
 
 use std::sync::PoisonError;
-use std::time::Instant;
 
+use tokio::time::Instant;
 use vstack_api::redundancy::{RedundancyStatus, Work};
 
 use super::Redundancy;
