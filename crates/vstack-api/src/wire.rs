@@ -28,6 +28,9 @@ pub const DISK_USAGE_HEADER: &str = "x-disk-usage-percent";
 pub const IN_FLIGHT_HEADER: &str = "x-requests-in-flight";
 /// Answered by `HEAD /ping`: bits a second that the node sent during the last second.
 pub const EGRESS_HEADER: &str = "x-egress-bps";
+/// Request header of a GET: milliseconds until playback needs the first byte, 0 while it waits. A node that has more to
+/// send than it can serves those first who can wait least.
+pub const SLACK_HEADER: &str = "x-vstack-slack-ms";
 /// Set on every answer and found in the logs of every role that the request passed.
 pub const REQUEST_ID_HEADER: &str = "x-request-id";
 

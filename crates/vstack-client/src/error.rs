@@ -22,6 +22,9 @@ pub enum ClientError {
     /// The video has no such chunk.
     #[error("the video has {total} chunks; there is no chunk {seq}")]
     NoSuchChunk { seq: u32, total: u32 },
+    /// The manifest names bytes that the chunk does not have.
+    #[error("chunk {seq} has {size_bytes} bytes, fewer than the manifest says")]
+    TooShort { seq: u32, size_bytes: usize },
     /// The session was closed while somebody waited.
     #[error("the video was closed")]
     Closed,
@@ -33,7 +36,7 @@ impl ClientError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Catalogue(error) => error.code(),
-            Self::BadManifest { .. } => ErrorCode::ManifestInconsistent,
+            Self::BadManifest { .. } | Self::TooShort { .. } => ErrorCode::ManifestInconsistent,
             Self::Unobtainable { .. } => ErrorCode::Unavailable,
             Self::NoSuchChunk { .. } => ErrorCode::ChunkNotFound,
             Self::Closed => ErrorCode::Cancelled,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use vstack_core::time::UnixMillis;
 
 use crate::node::NodeRef;
-use crate::policy::{CancelReason, DropReason, Failure, Need};
+use crate::policy::{BlockRange, CancelReason, DropReason, Failure, Need};
 
 /// One decision or fact of a session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,21 +21,49 @@ pub struct SessionEvent {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum EventKind {
-    /// A chunk is asked for.
+    /// A chunk, or some of its blocks, are asked for.
     Requested {
         seq: u32,
         node: NodeRef,
+        /// `None`: the whole chunk.
+        blocks: Option<BlockRange>,
         score: f64,
         need: Need,
         shared: bool,
+        /// Another request is running for these bytes.
+        hedge: bool,
+        /// Until playback needs them; 0 while it waits.
+        slack_ms: u64,
     },
-    /// It came, and its SHA-256 is right.
+    /// It came, and its SHA-256 is right; of blocks, each was judged for itself.
     Delivered {
         seq: u32,
         node: NodeRef,
+        blocks: Option<BlockRange>,
         bytes: u64,
         elapsed_ms: u64,
         mbps: f64,
+    },
+    /// All blocks of a chunk are there and its SHA-256 is right. `node` brought most of it.
+    Completed {
+        seq: u32,
+        node: NodeRef,
+        bytes: u64,
+    },
+    /// The beginning of a chunk may be played before the rest is there.
+    PrefixReady {
+        seq: u32,
+        bytes: u64,
+    },
+    /// A block does not match its leaf hash; it is asked for elsewhere.
+    BadBlock {
+        seq: u32,
+        node: NodeRef,
+        block: u32,
+    },
+    /// All blocks of a chunk match their hashes, and the chunk does not match its own.
+    Contradicted {
+        seq: u32,
     },
     /// An attempt brought nothing usable. `detect_ms`: from the last sign of life to this event.
     Failed {
@@ -100,11 +128,16 @@ impl EventKind {
     /// Whether the viewer's log shows it: what went wrong and what was done about it, not each request.
     #[must_use]
     pub const fn is_notable(&self) -> bool {
+        if let Self::Cancelled { why, .. } = self {
+            return matches!(why, CancelReason::Silent | CancelReason::Overdue);
+        }
         matches!(
             self,
             Self::Failover { .. }
                 | Self::Retried { .. }
                 | Self::Unobtainable { .. }
+                | Self::BadBlock { .. }
+                | Self::Contradicted { .. }
                 | Self::ManifestRead { .. }
                 | Self::FirstFrame { .. }
                 | Self::StallStarted
@@ -114,20 +147,45 @@ impl EventKind {
 
     pub(crate) fn sentence(&self) -> String {
         match self {
-            Self::Requested { seq, node, score, .. } => {
-                format!("chunk {seq} is asked for at {}, score {score:.1}", node.name)
+            Self::Requested {
+                seq,
+                node,
+                blocks,
+                score,
+                hedge,
+                ..
+            } => {
+                let (what, again) = (piece(*seq, *blocks), if *hedge { " once more" } else { "" });
+                format!("{what} asked for{again} at {}, score {score:.1}", node.name)
             }
             Self::Delivered {
                 seq,
                 node,
+                blocks,
                 elapsed_ms,
                 mbps,
                 ..
             } => {
+                let what = piece(*seq, *blocks);
                 format!(
-                    "{} delivered chunk {seq} in {elapsed_ms} ms, {mbps:.1} Mbit/s",
+                    "{} delivered {what} in {elapsed_ms} ms, {mbps:.1} Mbit/s",
                     node.name
                 )
+            }
+            Self::Completed { seq, node, .. } => {
+                format!("chunk {seq} is whole, most of it from {}", node.name)
+            }
+            Self::PrefixReady { seq, bytes } => {
+                format!("the first {} KiB of chunk {seq} can be played", bytes / 1024)
+            }
+            Self::BadBlock { seq, node, block } => {
+                format!(
+                    "{} sent a wrong block {block} of chunk {seq}: it comes from elsewhere",
+                    node.name
+                )
+            }
+            Self::Contradicted { seq } => {
+                format!("chunk {seq} is not what the manifest says, though its blocks are")
             }
             Self::Failed {
                 seq, node, failure, ..
@@ -143,9 +201,7 @@ impl EventKind {
             Self::Retried { seq, node, failure } => {
                 format!("{} {failure}: it is asked again for chunk {seq}", node.name)
             }
-            Self::Cancelled { seq, node, .. } => {
-                format!("chunk {seq} from {} is no longer needed", node.name)
-            }
+            Self::Cancelled { seq, node, why, .. } => cancelled(*seq, &node.name, *why),
             Self::Dropped { seq, .. } => format!("chunk {seq} leaves the buffer"),
             Self::Unobtainable { seq, replicas } => {
                 format!(
@@ -168,6 +224,29 @@ impl EventKind {
             Self::StallStarted => "playback waits for data".to_owned(),
             Self::StallEnded { stall_ms } => format!("playback goes on after {}", seconds(*stall_ms)),
         }
+    }
+}
+
+fn piece(seq: u32, blocks: Option<BlockRange>) -> String {
+    match blocks {
+        None => format!("chunk {seq}"),
+        Some(range) if range.len() == 1 => format!("block {} of chunk {seq}", range.first),
+        Some(range) => format!("blocks {} to {} of chunk {seq}", range.first, range.end - 1),
+    }
+}
+
+fn cancelled(seq: u32, node: &str, why: CancelReason) -> String {
+    match why {
+        CancelReason::OutsideWindow => format!("chunk {seq} from {node} is no longer needed"),
+        CancelReason::Silent => format!("{node} went silent: the rest of chunk {seq} comes from others"),
+        CancelReason::Overdue => {
+            format!("{node} is far slower than it was: the rest of chunk {seq} comes from others")
+        }
+        CancelReason::Overtaken => format!("others were faster than {node} with chunk {seq}"),
+        CancelReason::Distrusted => {
+            format!("{node} sent wrong bytes: nothing more of chunk {seq} is taken from it")
+        }
+        CancelReason::PolicyChanged => format!("chunk {seq} from {node} is given up for another policy"),
     }
 }
 

@@ -201,7 +201,7 @@ pub(crate) async fn verify(bytes: Bytes, sha256: Sha256Digest) -> Result<Bytes, 
     }
 }
 
-fn refusal(error: ApiError) -> Failure {
+pub(crate) fn refusal(error: ApiError) -> Failure {
     match error {
         ApiError::Refused(problem) if problem.status == 404 => Failure::NotFound,
         ApiError::Refused(problem) => Failure::Refused {

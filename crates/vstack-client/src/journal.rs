@@ -41,12 +41,39 @@ struct Levels {
     area: f64,
     time: f64,
     min: Option<Micros>,
+    /// Time at each level, by tenths of a second.
+    at_level: BTreeMap<u64, f64>,
+}
+
+impl Levels {
+    /// The level that the buffer was at or below for `share` of the time.
+    fn percentile(&self, share: f64) -> Option<Micros> {
+        let mut left = self.time * share;
+        let (level, _) = self.at_level.iter().find(|(_, time)| {
+            left -= **time;
+            left <= 0.0
+        })?;
+        Some(Micros::from_ms(level * 100))
+    }
+}
+
+/// The buffer over the time of playing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct BufferSeconds {
+    pub(crate) mean: f64,
+    /// It was lower for a twentieth of the time.
+    pub(crate) p5: f64,
+    pub(crate) min: f64,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) bytes: u64,
     pub(crate) wasted_bytes: u64,
+    /// Of requests for bytes that another one was running for.
+    pub(crate) hedged_bytes: u64,
+    /// Deliveries of whole chunks.
+    pub(crate) chunks: u64,
     pub(crate) requests: u64,
     pub(crate) failovers: u64,
     pub(crate) hash_failures: u64,
@@ -152,10 +179,28 @@ impl Journal {
         node: &NodeRef,
         bytes: u64,
     ) {
+        self.ended(now, attempt, NodeIndex(node.index), Outcome::Done);
+        self.arrived(NodeIndex(node.index), bytes, false);
+        self.completed(now, seq, node);
+    }
+
+    /// An attempt at a range brought all of it.
+    pub(crate) fn range_done(&mut self, now: Micros, attempt: AttemptId, node: NodeIndex, wasted_bytes: u64) {
+        self.totals.wasted_bytes += wasted_bytes;
+        self.ended(now, attempt, node, Outcome::Done);
+    }
+
+    /// Verified bytes from a node, however the attempt that brought them ended.
+    pub(crate) fn arrived(&mut self, node: NodeIndex, bytes: u64, hedge: bool) {
         self.totals.bytes += bytes;
-        let count = self.ended(now, attempt, NodeIndex(node.index), Outcome::Done);
-        count.chunks += 1;
-        count.bytes += bytes;
+        self.totals.hedged_bytes += u64::from(hedge) * bytes;
+        self.count(node).bytes += bytes;
+    }
+
+    /// A chunk is whole, most of it from `node`; what went wrong with it before is made good.
+    pub(crate) fn completed(&mut self, now: Micros, seq: u32, node: &NodeRef) {
+        self.totals.chunks += 1;
+        self.count(NodeIndex(node.index)).chunks += 1;
         let session_ms = self.session_ms(now);
         for fault in self
             .faults
@@ -235,6 +280,7 @@ impl Journal {
             let time = (now - levels.since).0 as f64;
             levels.area += time * levels.now.0 as f64;
             levels.time += time;
+            *levels.at_level.entry(levels.now.as_ms() / 100).or_default() += time;
             levels.min = Some(levels.min.map_or(levels.now, |min| min.min(levels.now)));
         }
         levels.since = now;
@@ -285,11 +331,11 @@ impl Journal {
         self.tell(now, EventKind::Sought { position_ms });
     }
 
-    /// The chunk at the playhead is there.
-    pub(crate) fn seek_ended(&mut self, now: Micros) {
-        if let Some(since) = self.seeking_since.take() {
-            self.seek_ms.push((now - since).as_ms());
-        }
+    /// What the playhead stands at is there; whether that was waited for.
+    pub(crate) fn seek_ended(&mut self, now: Micros) -> bool {
+        let since = self.seeking_since.take();
+        self.seek_ms.extend(since.map(|since| (now - since).as_ms()));
+        since.is_some()
     }
 
     pub(crate) fn startup_ms(&self) -> Option<u64> {
@@ -301,8 +347,8 @@ impl Journal {
         (self.totals.stall + running).as_ms()
     }
 
-    /// Mean and least buffer in seconds, up to now.
-    pub(crate) fn buffer_seconds(&mut self, now: Micros) -> (f64, f64) {
+    /// Up to now.
+    pub(crate) fn buffer_seconds(&mut self, now: Micros) -> BufferSeconds {
         self.integrate(now);
         let levels = &self.levels;
         let mean = if levels.time > 0.0 {
@@ -310,8 +356,12 @@ impl Journal {
         } else {
             levels.now.0 as f64
         };
-        let min = levels.min.unwrap_or(levels.now).0 as f64;
-        (mean / 1e6, min / 1e6)
+        let seconds = |level: Option<Micros>| level.unwrap_or(levels.now).0 as f64 / 1e6;
+        BufferSeconds {
+            mean: mean / 1e6,
+            p5: seconds(levels.percentile(0.05)),
+            min: seconds(levels.min),
+        }
     }
 
     pub(crate) fn log(&self) -> Vec<LogLine> {
@@ -378,7 +428,12 @@ mod tests {
         journal.level(seconds(101), seconds(10), false);
         journal.level(seconds(104), seconds(30), false); // 3 s at 10
         journal.level(seconds(105), seconds(2), true); // 1 s at 30
-        assert_eq!(journal.buffer_seconds(seconds(200)), (15.0, 10.0));
+        let expected = BufferSeconds {
+            mean: 15.0,
+            p5: 10.0,
+            min: 10.0,
+        };
+        assert_eq!(journal.buffer_seconds(seconds(200)), expected);
     }
 
     #[test]

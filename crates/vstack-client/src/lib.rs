@@ -1,8 +1,8 @@
 //! The smart client: it measures every node, chooses the source of each chunk, verifies what comes, and keeps playback
 //! going while nodes slow down, hang, lie or die.
 //!
-//! `policy` decides and does nothing; `monitor` pings; `fetch` makes one verified download, `shards` an erasure-coded chunk out of several; `session` owns the state of
-//! one playback and performs what the policy decides; `headless` plays without a decoder. No bytes leave this crate
+//! `policy` decides and does nothing; `monitor` pings; `fetch` makes one verified download, `shards` an erasure-coded chunk
+//! out of several, `ranges` brings blocks that are verified one by one; `session` owns the state of one playback and performs what the policy decides; `headless` plays without a decoder. No bytes leave this crate
 //! before their SHA-256 matched the manifest. It knows neither GStreamer nor Tauri.
 
 mod clock;
@@ -16,6 +16,7 @@ mod journal;
 mod monitor;
 mod node;
 pub mod policy;
+mod ranges;
 mod report;
 mod session;
 mod shards;

@@ -29,19 +29,23 @@ pub struct SessionReport {
     pub stall_ms: u64,
     /// Over the time of playing, as long as the end of the video did not limit it.
     pub avg_buffer_s: f64,
+    /// As `avg_buffer_s`: for a twentieth of that time the buffer was lower.
+    pub p5_buffer_s: f64,
     /// As `avg_buffer_s`.
     pub min_buffer_s: f64,
     /// Verified.
     pub bytes: u64,
     /// Received and of no use: of attempts that failed or were cancelled.
     pub wasted_bytes: u64,
+    /// Asked for although another request was running for them; part of `bytes` where they were right.
+    pub hedged_bytes: u64,
     pub requests: u64,
-    /// 1.0 when every request brought a chunk.
+    /// 1.0 when every request brought a chunk; more where chunks are fetched as ranges.
     pub requests_per_chunk: f64,
     /// By node name.
     pub bytes_by_node: BTreeMap<String, u64>,
     pub failovers: u64,
-    /// Chunks that came with the right length and the wrong SHA-256. None of their bytes were handed out.
+    /// Chunks, or blocks of them, that came with the right length and the wrong hash. None of their bytes were handed out.
     pub hash_failures: u64,
     /// For each jump: until the chunk at the new place was there.
     pub seek_ms: Vec<u64>,

@@ -115,8 +115,7 @@ impl Gathering<'_> {
         loop {
             let part = self.left.pop_front()?;
             let client = self.cluster.nodes().client(part.node);
-            let id = part.shard.map(|shard| self.source.chunk_id.with_shard(shard));
-            let (Some(client), Some(Ok(id))) = (client, id) else {
+            let (Some(client), Some(id)) = (client, self.source.object_id(&part)) else {
                 continue;
             };
             let object = Object {

@@ -70,6 +70,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NodeCount {
     pub node_index: u16,
+    /// That it brought alone, or the largest part of.
     pub chunks: u64,
     pub bytes: u64,
     pub failures: u64,

@@ -28,6 +28,8 @@ pub(crate) struct SourcePart {
     pub(crate) shard: Option<u8>,
     /// Of this object.
     pub(crate) sha256: Sha256Digest,
+    /// Of this object.
+    pub(crate) leaf_root: Sha256Digest,
 }
 
 /// A chunk's identity, and where it is: full copies, or shards.
@@ -63,6 +65,7 @@ impl Source {
                     ballot: part.ballot,
                     shard: part.shard,
                     sha256: part.checksum,
+                    leaf_root: part.leaf_root,
                 });
             }
         }
@@ -74,9 +77,21 @@ impl Source {
         })
     }
 
+    /// Whether it is read from shards.
+    pub(crate) fn is_coded(&self) -> bool {
+        self.parts.first().is_some_and(|part| part.shard.is_some())
+    }
+
+    /// The name under which a node has `part` of it.
+    pub(crate) fn object_id(&self, part: &SourcePart) -> Option<ChunkId> {
+        match part.shard {
+            None => Some(self.chunk_id),
+            Some(shard) => self.chunk_id.with_shard(shard).ok(),
+        }
+    }
+
     /// The same for the policy.
     pub(crate) fn shape(&self) -> Shape {
-        let coded = self.parts.first().is_some_and(|part| part.shard.is_some());
         let part = |part: &SourcePart| Part {
             node: part.node,
             shard: part.shard,
@@ -84,7 +99,7 @@ impl Source {
         Shape {
             chunk_bytes: self.size_bytes,
             part_bytes: self.part_bytes(),
-            needed: if coded { SHARDS_NEEDED } else { 1 },
+            needed: if self.is_coded() { SHARDS_NEEDED } else { 1 },
             parts: self.parts.iter().map(part).collect(),
         }
     }

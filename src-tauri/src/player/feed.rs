@@ -4,6 +4,7 @@
 //! out of it were verified. [`Feed`] is one opened video: its timeline, its init segment, and the marks that the
 //! streaming thread leaves for the worker.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -14,10 +15,15 @@ use super::timeline::{Timeline, Unit};
 
 /// Chunks in, facts about playback out.
 pub trait ChunkFeed: Send + Sync + 'static {
-    /// Blocks until chunk `seq` is here and verified. `None` once `cancelled` says so; it is asked again after each
-    /// [`ChunkFeed::wake`].
-    fn chunk(&self, seq: u32, cancelled: &dyn Fn() -> bool) -> Option<Result<Bytes, FeedError>>;
-    /// Wakes those who wait in [`ChunkFeed::chunk`].
+    /// Blocks until these bytes of chunk `seq` are here and verified, the rest of the chunk or not; `range` `None` is all of
+    /// it. `None` once `cancelled` says so; it is asked again after each [`ChunkFeed::wake`].
+    fn bytes(
+        &self,
+        seq: u32,
+        range: Option<Range<usize>>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Option<Result<Bytes, FeedError>>;
+    /// Wakes those who wait in [`ChunkFeed::bytes`].
     fn wake(&self);
     /// Where playback is.
     fn set_position(&self, position_ms: u64);
@@ -44,9 +50,17 @@ impl From<ClientError> for FeedError {
 }
 
 impl ChunkFeed for Session {
-    fn chunk(&self, seq: u32, cancelled: &dyn Fn() -> bool) -> Option<Result<Bytes, FeedError>> {
-        self.chunk_blocking(seq, cancelled)
-            .map(|chunk| chunk.map_err(FeedError::from))
+    fn bytes(
+        &self,
+        seq: u32,
+        range: Option<Range<usize>>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Option<Result<Bytes, FeedError>> {
+        let bytes = match range {
+            Some(range) => self.bytes_blocking(seq, range, cancelled),
+            None => self.chunk_blocking(seq, cancelled),
+        };
+        bytes.map(|bytes| bytes.map_err(FeedError::from))
     }
 
     fn wake(&self) {
@@ -118,9 +132,9 @@ impl Feed {
         cancelled: &dyn Fn() -> bool,
     ) -> Option<Result<Bytes, FeedError>> {
         self.waiting.store(true, Ordering::SeqCst);
-        let chunk = self.chunks.chunk(unit.seq, cancelled);
+        let bytes = self.chunks.bytes(unit.seq, unit.bytes.clone(), cancelled);
         self.waiting.store(false, Ordering::SeqCst);
-        let bytes = chunk?.and_then(|chunk| cut(&chunk, unit));
+        let bytes = bytes?;
         if let Err(error) = &bytes {
             *lock(&self.failure) = Some(error.clone());
         }
@@ -142,17 +156,6 @@ impl Feed {
     pub(super) fn take_failure(&self) -> Option<FeedError> {
         lock(&self.failure).take()
     }
-}
-
-fn cut(chunk: &Bytes, unit: &Unit) -> Result<Bytes, FeedError> {
-    let Some(range) = unit.bytes.clone() else {
-        return Ok(chunk.clone());
-    };
-    if range.end > chunk.len() {
-        let message = format!("Chunk {} is shorter than the manifest says.", unit.seq);
-        return Err(FeedError { message });
-    }
-    Ok(chunk.slice(range))
 }
 
 /// The value behind a lock, also after another thread died holding it: every value here is replaced whole.

@@ -1,5 +1,6 @@
 //! What the player's tests share: manifests made by hand, and a real clip in memory behind a [`ChunkFeed`].
 
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex};
 
 use bytes::Bytes;
@@ -255,7 +256,12 @@ impl Supply {
 }
 
 impl ChunkFeed for Arc<Supply> {
-    fn chunk(&self, seq: u32, cancelled: &dyn Fn() -> bool) -> Option<Result<Bytes, FeedError>> {
+    fn bytes(
+        &self,
+        seq: u32,
+        range: Option<Range<usize>>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Option<Result<Bytes, FeedError>> {
         let mut held = self.held.lock().unwrap();
         held.asked.push(seq);
         loop {
@@ -265,7 +271,9 @@ impl ChunkFeed for Arc<Supply> {
                 }));
             }
             if held.from.is_none_or(|from| seq < from) {
-                return self.chunks.get(seq as usize).cloned().map(Ok);
+                let chunk = self.chunks.get(seq as usize)?;
+                let all = 0..chunk.len();
+                return Some(Ok(chunk.slice(range.unwrap_or(all))));
             }
             let wakes = held.wakes;
             drop(held);

@@ -15,7 +15,7 @@ use crate::listing::ObjectPage;
 use crate::transport::{Body, Method, Response};
 use crate::wire::{
     AdoptRequest, DISK_USAGE_HEADER, GRANT_HEADER, IN_FLIGHT_HEADER, LeavesAnswer, NODE_ID_HEADER,
-    ORDER_HEADER, PrepareRequest, PutAnswer, StorageHealth,
+    ORDER_HEADER, PrepareRequest, PutAnswer, SLACK_HEADER, StorageHealth,
 };
 
 /// A chunk being written and made durable, on a slow disk behind a slow link.
@@ -109,6 +109,26 @@ impl StorageClient {
         if let Some((first, last)) = range {
             request = request.header("range", format!("bytes={first}-{last}"));
         }
+        self.0.send(request, timeout).await
+    }
+
+    /// Starts to read bytes `first..=last` of an object. `slack_ms`: how long playback can do without the first of them.
+    ///
+    /// # Errors
+    /// As [`StorageClient::get`].
+    pub async fn get_range(
+        &self,
+        chunk: ChunkId,
+        ballot: Ballot,
+        (first, last): (u64, u64),
+        slack_ms: u64,
+        timeout: Duration,
+    ) -> Result<Response, ApiError> {
+        let request = self
+            .0
+            .request(Method::GET, &chunk_path(chunk, Some(ballot)))
+            .header("range", format!("bytes={first}-{last}"))
+            .header(SLACK_HEADER, slack_ms.to_string());
         self.0.send(request, timeout).await
     }
 

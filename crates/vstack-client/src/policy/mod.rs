@@ -99,7 +99,7 @@ impl Sub for Micros {
 }
 
 /// A node's place in this client's list; `node-1` has index 0. Stable while the client lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct NodeIndex(pub u16);
 

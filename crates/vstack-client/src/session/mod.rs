@@ -5,9 +5,11 @@
 //! be old: a video that is open plays to its end without it.
 
 mod driver;
+mod scheduler;
 mod shared;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -33,6 +35,7 @@ enum Command {
     Seek { ms: u64 },
     Wanted { seq: u32 },
     Unwanted { seq: u32 },
+    Starved { starved: bool },
 }
 
 /// A playback. Cheap to clone; dropping the last clone stops its downloads.
@@ -148,7 +151,39 @@ impl Session {
         cancelled: &dyn Fn() -> bool,
     ) -> Option<Result<Bytes, ClientError>> {
         let wish = Wish::new(self, seq);
-        self.shared.look_until(seq, wish.errors_before, cancelled)
+        self.shared
+            .wait_for(cancelled, |state| state.look(seq, wish.errors_before))
+    }
+
+    /// Bytes `range` of chunk `seq`, verified; waits for them. They may be had before the rest of the chunk: its beginning,
+    /// when the policy finds that playback can start from that.
+    ///
+    /// # Errors
+    /// As [`Session::chunk`]; and the chunk has fewer bytes.
+    pub async fn bytes(&self, seq: u32, range: Range<usize>) -> Result<Bytes, ClientError> {
+        let wish = Wish::new(self, seq);
+        loop {
+            let mut changed = std::pin::pin!(self.shared.changed.notified());
+            changed.as_mut().enable();
+            if let Some(result) = self.shared.look_at(seq, range.clone(), wish.errors_before) {
+                return result;
+            }
+            changed.await;
+        }
+    }
+
+    /// The same for a thread outside the runtime; `cancelled` as in [`Session::chunk_blocking`].
+    #[must_use]
+    pub fn bytes_blocking(
+        &self,
+        seq: u32,
+        range: Range<usize>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Option<Result<Bytes, ClientError>> {
+        let wish = Wish::new(self, seq);
+        self.shared.wait_for(cancelled, |state| {
+            state.look_at(seq, range.clone(), wish.errors_before)
+        })
     }
 
     /// Makes every [`Session::chunk_blocking`] ask its `cancelled` again.
@@ -166,12 +201,14 @@ impl Session {
     pub fn note_first_frame(&self) {
         let now = self.cluster.shared().clock.now();
         self.shared.lock().journal.first_frame(now);
+        self.send(Command::Starved { starved: false });
     }
 
     /// Playback stopped for lack of data (true), or goes on.
     pub fn note_stall(&self, started: bool) {
         let now = self.cluster.shared().clock.now();
         self.shared.lock().journal.stall(now, started);
+        self.send(Command::Starved { starved: started });
     }
 
     /// The state now.

@@ -1,5 +1,6 @@
 //! What the task of a session and its handles share: the buffer, who waits for what, and the journal.
 
+use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -21,6 +22,8 @@ pub(crate) struct Slot {
     start_ms: u64,
     end_ms: u64,
     bytes: Option<Bytes>,
+    /// Its beginning, when that may be played before all of it is there.
+    prefix: Vec<u8>,
     /// Who delivered it last.
     pub(crate) source: Option<NodeIndex>,
     pub(crate) fetching: Option<NodeIndex>,
@@ -54,6 +57,7 @@ impl Shared {
             start_ms: spec.start.as_ms(),
             end_ms: spec.end.as_ms(),
             bytes: None,
+            prefix: Vec::new(),
             source: None,
             fetching: None,
             wishes: 0,
@@ -116,19 +120,28 @@ impl Shared {
         self.lock().look(seq, errors_before)
     }
 
-    /// The same for a thread.
-    pub(crate) fn look_until(
+    /// The same for some bytes of it.
+    pub(crate) fn look_at(
         &self,
         seq: u32,
+        range: Range<usize>,
         errors_before: u64,
+    ) -> Option<Result<Bytes, ClientError>> {
+        self.lock().look_at(seq, range, errors_before)
+    }
+
+    /// Looks until there is an outcome, as a thread; `None` once `cancelled`.
+    pub(crate) fn wait_for(
+        &self,
         cancelled: &dyn Fn() -> bool,
+        look: impl Fn(&State) -> Option<Result<Bytes, ClientError>>,
     ) -> Option<Result<Bytes, ClientError>> {
         let mut state = self.lock();
         loop {
             if cancelled() {
                 return None;
             }
-            if let Some(result) = state.look(seq, errors_before) {
+            if let Some(result) = look(&state) {
                 return Some(result);
             }
             state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -137,7 +150,7 @@ impl Shared {
 }
 
 impl State {
-    fn look(&self, seq: u32, errors_before: u64) -> Option<Result<Bytes, ClientError>> {
+    pub(crate) fn look(&self, seq: u32, errors_before: u64) -> Option<Result<Bytes, ClientError>> {
         let Some(slot) = self.slots.get(seq as usize) else {
             let total = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
             return Some(Err(ClientError::NoSuchChunk { seq, total }));
@@ -150,9 +163,45 @@ impl State {
         }
     }
 
+    pub(crate) fn look_at(
+        &self,
+        seq: u32,
+        range: Range<usize>,
+        errors_before: u64,
+    ) -> Option<Result<Bytes, ClientError>> {
+        if let Some(part) = self
+            .slots
+            .get(seq as usize)
+            .and_then(|slot| slot.prefix.get(range.clone()))
+        {
+            return Some(Ok(Bytes::copy_from_slice(part)));
+        }
+        let whole = self.look(seq, errors_before)?;
+        Some(whole.and_then(|chunk| {
+            if range.end <= chunk.len() {
+                Ok(chunk.slice(range))
+            } else {
+                let size_bytes = chunk.len();
+                Err(ClientError::TooShort { seq, size_bytes })
+            }
+        }))
+    }
+
+    /// Bytes of the chunk's beginning that were released before it was whole.
+    pub(crate) fn prefix_bytes(&self, seq: u32) -> usize {
+        self.slots.get(seq as usize).map_or(0, |slot| slot.prefix.len())
+    }
+
+    pub(crate) fn extend_prefix(&mut self, seq: u32, more: &[u8]) {
+        if let Some(slot) = self.slots.get_mut(seq as usize) {
+            slot.prefix.extend_from_slice(more);
+        }
+    }
+
     pub(crate) fn keep(&mut self, seq: u32, node: NodeIndex, bytes: Bytes) {
         if let Some(slot) = self.slots.get_mut(seq as usize) {
             slot.bytes = Some(bytes);
+            slot.prefix = Vec::new();
             slot.source = Some(node);
             slot.fetching = None;
             slot.error = None;
@@ -168,6 +217,7 @@ impl State {
     pub(crate) fn release(&mut self, seq: u32) {
         if let Some(slot) = self.slots.get_mut(seq as usize) {
             slot.bytes = None;
+            slot.prefix = Vec::new();
         }
     }
 
@@ -203,9 +253,8 @@ impl State {
         config: &ClientConfig,
         nodes: Vec<NodeView>,
     ) -> SessionReport {
-        let (avg_buffer_s, min_buffer_s) = self.journal.buffer_seconds(now);
+        let buffer = self.journal.buffer_seconds(now);
         let counts = self.journal.counts(nodes.len());
-        let delivered: u64 = counts.iter().map(|count| count.chunks).sum();
         let chunks = self.slots.iter().filter(|slot| slot.source.is_some()).count();
         let totals = &self.journal.totals;
         SessionReport {
@@ -219,15 +268,17 @@ impl State {
             startup_ms: self.journal.startup_ms(),
             stalls: totals.stalls,
             stall_ms: self.journal.stall_ms(now),
-            avg_buffer_s,
-            min_buffer_s,
+            avg_buffer_s: buffer.mean,
+            p5_buffer_s: buffer.p5,
+            min_buffer_s: buffer.min,
             bytes: totals.bytes,
             wasted_bytes: totals.wasted_bytes,
             requests: totals.requests,
-            requests_per_chunk: if delivered == 0 {
+            hedged_bytes: totals.hedged_bytes,
+            requests_per_chunk: if totals.chunks == 0 {
                 0.0
             } else {
-                totals.requests as f64 / delivered as f64
+                totals.requests as f64 / totals.chunks as f64
             },
             bytes_by_node: nodes
                 .iter()
