@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 /// From the top: a crate, and what it may know beside [`CORE`].
-const TABLE: [(&str, &[&str]); 16] = [
+const TABLE: [(&str, &[&str]); 17] = [
     ("vstack-core", &[]),
     ("vstack-erasure", &[]),
     ("vstack-api", &[]),
@@ -39,6 +39,17 @@ const TABLE: [(&str, &[&str]); 16] = [
             "vstack-server",
             "vstack-api",
             "vstack-erasure",
+        ],
+    ),
+    // What only tests need (a simulated network) must not come into the product by way of `vstack-sim`.
+    (
+        "vstack-turmoil",
+        &[
+            "vstack-erasure",
+            "vstack-api",
+            "vstack-store",
+            "vstack-meta",
+            "vstack-server",
         ],
     ),
     // Benches drive real processes, and what has no process of its own through its crate.

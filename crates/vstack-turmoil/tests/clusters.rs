@@ -1,0 +1,95 @@
+//! Five hundred clusters of the real handlers, and the proof that the harness would notice.
+
+use vstack_turmoil::{Mutant, Report, replay_command, run};
+
+fn ran(seed: u64, mutant: Option<Mutant>) -> Report {
+    run(seed, mutant, false).expect("the system has room for a catalogue")
+}
+
+/// Seeds of one test; each test has a process of its own.
+const AT_ONCE: u64 = 50;
+
+fn check_that_rules_hold(first: u64) {
+    let mut acknowledged = 0;
+    for seed in first..first + AT_ONCE {
+        let report = ran(seed, None);
+        let replay = replay_command(seed, None);
+        assert_eq!(report.violation, None, "seed {seed}; replay: {replay}");
+        acknowledged += report.acknowledged;
+    }
+    assert!(
+        acknowledged > 4 * 50,
+        "only {acknowledged} chunks were acknowledged"
+    );
+}
+
+macro_rules! fifties {
+    ($($name:ident: $first:expr,)*) => {
+        $(#[test]
+        fn $name() {
+            check_that_rules_hold($first);
+        })*
+
+        #[test]
+        fn five_hundred_seeds_are_run() {
+            let mut firsts = vec![$($first),*];
+            firsts.dedup();
+            assert_eq!(firsts.len() as u64 * AT_ONCE, 500);
+        }
+    };
+}
+
+fifties! {
+    seeds_1_to_50_keep_what_they_acknowledge: 1,
+    seeds_51_to_100_keep_what_they_acknowledge: 51,
+    seeds_101_to_150_keep_what_they_acknowledge: 101,
+    seeds_151_to_200_keep_what_they_acknowledge: 151,
+    seeds_201_to_250_keep_what_they_acknowledge: 201,
+    seeds_251_to_300_keep_what_they_acknowledge: 251,
+    seeds_301_to_350_keep_what_they_acknowledge: 301,
+    seeds_351_to_400_keep_what_they_acknowledge: 351,
+    seeds_401_to_450_keep_what_they_acknowledge: 401,
+    seeds_451_to_500_keep_what_they_acknowledge: 451,
+}
+
+#[test]
+fn a_seed_is_a_run_event_for_event() {
+    let seen = |seed| {
+        let report = ran(seed, None);
+        (report.fingerprint, report.events, report.virtual_ms)
+    };
+    for seed in [2, 3, 5, 8] {
+        assert_eq!(seen(seed), seen(seed), "seed {seed} ran in two ways");
+    }
+    assert_ne!(seen(2), seen(3));
+}
+
+#[test]
+fn a_trace_changes_nothing_but_that_it_is_there() {
+    let traced = run(4, None, true).expect("the system has room for a catalogue");
+    assert_eq!(traced.fingerprint, ran(4, None).fingerprint);
+    assert_eq!(traced.trace.len() as u64, traced.events);
+}
+
+/// Seeds within which a bug must show.
+const FEW: u64 = 40;
+
+fn check_that_it_is_found(mutant: Mutant) {
+    let violation = (1..=FEW).find_map(|seed| ran(seed, Some(mutant)).violation);
+    assert!(violation.is_some(), "{mutant} goes unnoticed for {FEW} seeds");
+}
+
+#[test]
+fn a_receipt_for_what_was_not_synced_is_found() {
+    check_that_it_is_found(Mutant::NothingIsSynced);
+}
+
+#[test]
+fn a_silent_node_that_is_counted_is_found() {
+    check_that_it_is_found(Mutant::SilentNodesCount);
+}
+
+#[test]
+fn a_catalogue_that_forgets_what_it_answered_is_found() {
+    check_that_it_is_found(Mutant::CatalogueForgets);
+}
