@@ -6,7 +6,7 @@
 //!
 //! `measure` holds what is known about each node, shared by all sessions of a client; `rank` orders the replicas of a
 //! chunk; `chunk` says what a chunk is made from; `seed` is the base policy, whose attempts are whole chunks; `pool` asks
-//! several nodes for ranges of blocks of the same chunk.
+//! several nodes for ranges of blocks of the same chunk; `any` is whichever of them a session runs.
 //!
 //! # The contract between a policy and the session that performs it
 //!
@@ -23,7 +23,7 @@
 //!    have grown, at most every 10 ms and at least every 50 ms of a flowing body; and for every attempt that has grown
 //!    since, before each [`Fact::Tick`]. The policy measures rates and silence by these facts and by nothing else.
 //! 3. Each block that is complete and matches its leaf is stored and told as [`Fact::Verified`], in any order, once an
-//!    attempt. One that does not match is dropped and told as [`Fact::BadBlock`]; that node is never asked for that
+//!    attempt; the Progress that covers it comes before. One that does not match is dropped and told as [`Fact::BadBlock`]; that node is never asked for that
 //!    block again while another has it. Blocks may be told one by one or as runs.
 //! 4. The attempt ends with [`Fact::Done`] (after the verdict on its last block), with [`Fact::Failed`] (connect, broken,
 //!    refused, wrong length, a `Content-Range` that was not asked for: [`Failure::NotUnderstood`]), or by
@@ -52,15 +52,19 @@ use std::ops::{Add, Sub};
 
 use serde::{Deserialize, Serialize};
 
+pub mod any;
 pub mod chunk;
 pub mod failure;
 pub mod measure;
+pub mod pool;
 pub mod rank;
 pub mod seed;
 
+pub use any::{Policy, PolicyConfig};
 pub use chunk::{BLOCK_BYTES, BlockRange, ChunkSpec, Part, Piece, Shape};
 pub use failure::Failure;
 pub use measure::{NodeLoad, NodeRecord, NodeRecords, Prior};
+pub use pool::{Pool, PoolConfig};
 pub use rank::Choice;
 pub use seed::{Seed, SeedConfig};
 
@@ -270,6 +274,8 @@ pub enum CancelReason {
     Overtaken,
     /// The node has just sent wrong bytes.
     Distrusted,
+    /// The manifest was read again and its part is elsewhere.
+    Moved,
     /// Another policy took over.
     PolicyChanged,
 }
@@ -281,4 +287,8 @@ pub enum DropReason {
     Played,
     /// The buffer holds its limit of chunks and this one is needed last.
     TooMany,
+    /// Unfinished, and another policy took over.
+    PolicyChanged,
+    /// Unfinished, and made from other parts now: copies became shards, or shards copies.
+    Reshaped,
 }

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::any::Handover;
 use super::measure::backoff;
 use super::rank::{Candidate, Choice, rank};
 use super::{
@@ -23,7 +24,7 @@ pub const ROUNDS_BEFORE_ERROR: u32 = 3;
 const ROUND_REST_MAX: Micros = Micros::from_ms(4_000);
 
 /// A manifest is not read again more often than this. Guess: a placement changes seconds after the failure it follows.
-const MANIFEST_READ_PERIOD: Micros = Micros::from_ms(2_000);
+pub(super) const MANIFEST_READ_PERIOD: Micros = Micros::from_ms(2_000);
 
 /// The figures of the base policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +119,42 @@ impl Seed {
             next_attempt: 0,
             manifest_read_at: None,
             reading_manifest: false,
+        }
+    }
+
+    /// A session that goes on where another policy left it.
+    pub(super) fn resume(config: SeedConfig, handover: Handover) -> Self {
+        let mut seed = Self::new(config, handover.chunks);
+        for seq in handover.held {
+            if let Some(chunk) = seed.chunks.get_mut(seq as usize) {
+                chunk.state = State::Held;
+            }
+        }
+        seed.position = handover.position;
+        seed.wanted = handover.wanted;
+        seed.next_attempt = handover.next_attempt;
+        seed.reading_manifest = handover.reading_manifest;
+        seed
+    }
+
+    pub(super) fn hand_over(&mut self) -> Handover {
+        let held = (0..)
+            .zip(&self.chunks)
+            .filter(|(_, chunk)| chunk.state == State::Held);
+        let running = std::mem::take(&mut self.running);
+        Handover {
+            held: held.map(|(seq, _)| seq).collect(),
+            partial: Vec::new(),
+            chunks: self.chunks.iter().map(|chunk| chunk.spec.clone()).collect(),
+            wanted: std::mem::take(&mut self.wanted),
+            position: self.position,
+            starved: self.level() == Micros(0),
+            running: running
+                .into_iter()
+                .map(|(attempt, running)| (attempt, running.seq, running.node))
+                .collect(),
+            next_attempt: self.next_attempt,
+            reading_manifest: self.reading_manifest,
         }
     }
 

@@ -1,0 +1,404 @@
+//! Which range a free lane asks for (R2 to R4, R8, R12, R13).
+//!
+//! The guard that leaves urgent blocks to quicker lanes compares with the *greater* of two times: when the others could
+//! have all of it together, and when the best of them could have just this. With the first alone, all lanes may refuse,
+//! each pointing at the others, and nothing is ever asked for.
+
+use super::watch::LAST_RESORT_AFTER;
+use super::{Chunk, Flight, Lane, Pool, seconds};
+use crate::policy::{Action, AttemptId, BLOCK_BYTES, BlockRange, Micros, NodeRecords, Piece, Start};
+
+/// The guard (R4): later than the others by this factor, and this much more, is too late.
+const LATE_FACTOR: f64 = 1.25;
+const LATE_SEC: f64 = 0.1;
+/// A hedge pays when the range would otherwise take this many times as long, and this much more (R8).
+const HEDGE_FACTOR: f64 = 1.5;
+const HEDGE_SEC: f64 = 0.05;
+/// A range that brought nothing for this long is hedged as a whole.
+const QUIET_SEC: f64 = 0.3;
+/// Silence longer than this lowers what a lane is expected to bring.
+const DOUBT_AFTER_SEC: f64 = 0.2;
+/// Pacing may run up a debt of so many seconds of playback, and save up so many.
+const PACE_DEBT_SEC: f64 = 8.0;
+const PACE_SAVED_SEC: f64 = 1.0;
+
+/// A request to make.
+#[derive(Debug, Clone, Copy)]
+struct Choice {
+    index: usize,
+    slot: u16,
+    range: BlockRange,
+    hedges: Option<AttemptId>,
+}
+
+impl Pool {
+    /// Chunks to fetch, the one that is needed first in front.
+    pub(super) fn candidates(&self) -> impl Iterator<Item = usize> + '_ {
+        let window = if self.filling { self.window() } else { 0..0 };
+        let wanted = self.wanted.iter().map(|seq| *seq as usize);
+        let wanted = wanted.filter(|index| *index < self.chunks.len());
+        wanted.chain(window.filter(|index| !self.is_wanted(*index)))
+    }
+
+    pub(super) fn assign(&mut self, now: Micros, records: &NodeRecords, actions: &mut Vec<Action>) {
+        let unfinished: Vec<usize> = self
+            .candidates()
+            .filter(|index| self.chunks[*index].is_unfinished())
+            .collect();
+        let Some(urgent) = unfinished.first().copied() else {
+            return;
+        };
+        for index in &unfinished {
+            self.open_board(*index);
+            self.add_lanes(now, records, *index);
+        }
+        self.earn_credit(now, urgent);
+        // What is measured to be quick first; among equals the base policy's score.
+        let mut order: Vec<(usize, f64, f64)> = (0..self.lanes.len())
+            .map(|lane| {
+                let score = records
+                    .record(self.lanes[lane].node)
+                    .map_or(0.0, |record| record.score());
+                (lane, self.lanes[lane].rate(), score)
+            })
+            .collect();
+        order.sort_by(|a, b| b.1.total_cmp(&a.1).then(b.2.total_cmp(&a.2)).then(a.0.cmp(&b.0)));
+        for (lane, _, score) in order {
+            while let Some(choice) = self.choose(now, lane, &unfinished) {
+                let start = self.start(now, lane, choice, score);
+                actions.push(Action::Start(start));
+            }
+        }
+    }
+
+    fn add_lanes(&mut self, now: Micros, records: &NodeRecords, index: usize) {
+        for part in &self.chunks[index].spec.shape.parts {
+            if self.lanes.iter().all(|lane| lane.node != part.node) {
+                self.lanes
+                    .push(Lane::new(now, part.node, records.record(part.node)));
+            }
+        }
+    }
+
+    /// The next request of a lane, if it may make one.
+    fn choose(&mut self, now: Micros, lane: usize, unfinished: &[usize]) -> Option<Choice> {
+        let urgent = *unfinished.first()?;
+        if !self.is_free(now, lane, urgent) {
+            return None;
+        }
+        let panics = self.panics();
+        let next = if self.is_paced(now) {
+            None
+        } else {
+            self.next_run(now, lane, unfinished)
+        };
+        // R8b: near starvation the tail of the chunk that is needed first comes before work for a later one.
+        let hedge_first = panics && next.is_some_and(|next| next.index != urgent);
+        let may_hedge = self.lanes[lane].failures == 0 && self.lanes[lane].flights.is_empty();
+        if next.is_none() || hedge_first {
+            let near = if hedge_first { 1 } else { 2 };
+            let hedge = (may_hedge || hedge_first && self.lanes[lane].failures == 0)
+                .then(|| self.hedge(now, lane, &unfinished[..near.min(unfinished.len())]))
+                .flatten();
+            return hedge.or(next);
+        }
+        next
+    }
+
+    fn is_free(&self, now: Micros, index: usize, urgent: usize) -> bool {
+        let lane = &self.lanes[index];
+        let depth = if lane.ramp < 2 || lane.failures > 0 {
+            1
+        } else {
+            self.config.depth
+        };
+        if lane.flights.len() >= depth || now < self.ready_at(now, index, urgent) {
+            return false;
+        }
+        let active = || self.lanes.iter().filter(|lane| !lane.flights.is_empty());
+        let board = self.chunks[urgent].board();
+        let serves = |lane: &Lane| board.is_some_and(|board| board.slot(lane.node).is_some());
+        // The limit must not keep out the only ones who have what is needed first.
+        !lane.flights.is_empty()
+            || active().count() < self.config.max_lanes
+            || serves(lane) && !active().any(serves)
+    }
+
+    /// When a lane may be asked: after its rest, or earlier when those that are left are too few for the chunk.
+    fn ready_at(&self, now: Micros, index: usize, urgent: usize) -> Micros {
+        let lane = &self.lanes[index];
+        let Some(board) = self.chunks[urgent].board().filter(|_| lane.rest_until > now) else {
+            return lane.rest_until;
+        };
+        let well = self
+            .lanes
+            .iter()
+            .filter(|lane| lane.rest_until <= now && board.slot(lane.node).is_some());
+        if well.count() < usize::from(board.shape.needed) && board.slot(lane.node).is_some() {
+            lane.rest_until.min(lane.failed_at + LAST_RESORT_AFTER)
+        } else {
+            lane.rest_until
+        }
+    }
+
+    /// The first run of open blocks that this lane should take.
+    fn next_run(&mut self, now: Micros, lane: usize, unfinished: &[usize]) -> Option<Choice> {
+        for index in unfinished.iter().copied() {
+            let node = self.lanes[lane].node;
+            let longest = self.longest_range(lane);
+            let Some(board) = self
+                .open_board(index)
+                .filter(|board| board.absent_until(node) <= now)
+            else {
+                continue;
+            };
+            let Some(slot) = board.slot(node).filter(|_| board.has_open()) else {
+                continue;
+            };
+            let Some(range) = board.open_run(node, slot, longest) else {
+                continue;
+            };
+            if let Some(range) = self.guarded(now, lane, index, range) {
+                return Some(Choice {
+                    index,
+                    slot,
+                    range,
+                    hedges: None,
+                });
+            }
+        }
+        None
+    }
+
+    /// As much as the lane brings in the span; little while it is unknown, one block as a probe after a failure (R2, R6).
+    fn longest_range(&self, lane: usize) -> u32 {
+        let lane = &self.lanes[lane];
+        if lane.failures > 0 {
+            return 1;
+        }
+        let span_sec = self.config.span.0 as f64 / 1e6;
+        let blocks = (lane.rate() * span_sec / BLOCK_BYTES as f64).round();
+        let most = f64::from(self.config.max_range_blocks.max(1));
+        whole(blocks.clamp(1.0, most)).min(lane.ramp)
+    }
+
+    /// The guard: the range, the beginning of it, or nothing.
+    fn guarded(&self, now: Micros, lane: usize, index: usize, range: BlockRange) -> Option<BlockRange> {
+        let board = self.chunks[index].board()?;
+        let own = &self.lanes[lane];
+        if !own.is_measured() {
+            return Some(range);
+        }
+        let bytes = board.shape.bytes_of(range) as f64;
+        let (rate, queued) = (own.rate(), self.outstanding(lane));
+        let mine = own.round_trip_sec() + (queued + bytes) / rate;
+        let slack = self.slack_sec(index, range.first);
+        let Some(others) = self.others_sec(now, lane, index, range) else {
+            return Some(range);
+        };
+        if mine <= others * LATE_FACTOR + LATE_SEC || mine <= slack / 2.0 {
+            return Some(range);
+        }
+        // As much of it as comes in time, if any.
+        let fit = whole(((others * rate - queued) / BLOCK_BYTES as f64).floor().max(0.0));
+        (fit > 0).then(|| BlockRange {
+            first: range.first,
+            end: range.end.min(range.first + fit),
+        })
+    }
+
+    /// When the other lanes would have this range; `None` when too few of them can bring it.
+    fn others_sec(&self, now: Micros, lane: usize, index: usize, range: BlockRange) -> Option<f64> {
+        let board = self.chunks[index].board()?;
+        let needed = f64::from(board.shape.needed);
+        let bytes = board.shape.bytes_of(range) as f64;
+        let mut etas = Vec::new();
+        let (mut rates, mut under_way) = (0.0, 0.0);
+        for (other, state) in self.lanes.iter().enumerate().filter(|(other, _)| *other != lane) {
+            under_way += self.outstanding_of(other, index);
+            let Some(slot) = board.slot(state.node).filter(|_| state.rest_until <= now) else {
+                continue;
+            };
+            rates += state.rate();
+            if board.open_run(state.node, slot, u32::MAX).is_some() {
+                etas.push(state.round_trip_sec() + (self.outstanding(other) + bytes) / state.rate());
+            }
+        }
+        etas.sort_by(f64::total_cmp);
+        let best = etas.get(board.wanted_at(range.first) as usize - 1)?;
+        let fluid = (board.open_bytes() + under_way) / needed / (rates / needed);
+        Some(best.max(fluid))
+    }
+
+    /// Bytes of one chunk that a lane has still to bring.
+    fn outstanding_of(&self, lane: usize, index: usize) -> f64 {
+        let flights = self.lanes[lane]
+            .flights
+            .iter()
+            .filter_map(|attempt| self.flights.get(attempt));
+        let of_chunk = flights.filter(|flight| flight.seq as usize == index);
+        of_chunk.map(|flight| flight.remaining_bytes() as f64).sum()
+    }
+
+    /// Until playback needs a block; nothing while it waits.
+    fn slack_sec(&self, index: usize, block: u32) -> f64 {
+        let chunk = &self.chunks[index];
+        if self.starved || u32::try_from(index).is_ok_and(|seq| self.wanted.contains(&seq)) {
+            return 0.0;
+        }
+        let at = self.time_of(index, chunk.spec.shape.prefix_bytes(block));
+        (at - self.position).0 as f64 / 1e6
+    }
+
+    /// R8: the second half of the slowest range of these chunks, if this lane would have it much earlier.
+    fn hedge(&self, now: Micros, lane: usize, near: &[usize]) -> Option<Choice> {
+        let budget = self.config.hedge_share * self.received_bytes as f64 + self.config.hedge_bytes as f64;
+        if self.config.hedge_bytes == 0 || self.hedged_bytes as f64 > budget && !self.panics() {
+            return None;
+        }
+        near.iter().find_map(|index| self.hedge_of(now, lane, *index))
+    }
+
+    fn hedge_of(&self, now: Micros, lane: usize, index: usize) -> Option<Choice> {
+        let board = self.chunks[index].board()?;
+        let own = &self.lanes[lane];
+        let slot = board
+            .slot(own.node)
+            .filter(|_| board.absent_until(own.node) <= now)?;
+        let mut worst: Option<(f64, AttemptId, BlockRange)> = None;
+        for (other, state) in self.lanes.iter().enumerate().filter(|(other, _)| *other != lane) {
+            let mut queued = 0.0;
+            for (attempt, flight) in state
+                .flights
+                .iter()
+                .filter_map(|id| Some((*id, self.flights.get(id)?)))
+            {
+                queued += flight.remaining_bytes() as f64;
+                if flight.seq as usize != index {
+                    continue;
+                }
+                let (eta, quiet) = self.expected_sec(now, other, flight, queued);
+                let range = tail_of(flight, quiet);
+                let run = board.second_run(own.node, slot, range);
+                if let Some(run) = run.filter(|_| worst.is_none_or(|(slowest, ..)| eta > slowest)) {
+                    worst = Some((eta, attempt, run));
+                }
+            }
+        }
+        let (eta, attempt, range) = worst?;
+        let bytes = board.shape.bytes_of(range) as f64;
+        let mine = own.delay_sec() + (self.outstanding(lane) + bytes) / own.rate();
+        let in_time = self.slack_sec(index, range.first) > 2.0 * eta && self.reserve() >= self.config.urgent;
+        (eta > HEDGE_FACTOR * mine + HEDGE_SEC && !in_time).then_some(Choice {
+            index,
+            slot,
+            range,
+            hedges: Some(attempt),
+        })
+    }
+
+    /// How long a range will take from now on, and how long it has been quiet.
+    fn expected_sec(&self, now: Micros, lane: usize, flight: &Flight, queued: f64) -> (f64, f64) {
+        let state = &self.lanes[lane];
+        let expected_at = flight.sent_at + seconds(state.delay_sec());
+        let quiet = (now - state.last_byte_at.max(expected_at)).0 as f64 / 1e6;
+        let rate = state.pessimistic_rate();
+        let rate = if quiet > DOUBT_AFTER_SEC {
+            rate * DOUBT_AFTER_SEC / quiet
+        } else {
+            rate
+        };
+        let wait = if flight.first_at.is_some() {
+            0.0
+        } else {
+            (expected_at - now).0 as f64 / 1e6
+        };
+        (wait + queued / rate.max(500.0), quiet.max(0.0))
+    }
+
+    fn start(&mut self, now: Micros, lane: usize, choice: Choice, score: f64) -> Start {
+        let attempt = AttemptId(self.next_attempt);
+        self.next_attempt += 1;
+        let Choice {
+            index,
+            slot,
+            range,
+            hedges,
+        } = choice;
+        let seq = u32::try_from(index).unwrap_or(u32::MAX);
+        let range_bytes = self.chunks[index].spec.shape.bytes_of(range);
+        let slack = seconds(self.slack_sec(index, range.first));
+        let plan = seconds(range_bytes as f64 / self.lanes[lane].rate());
+        if let Some(board) = self.chunks.get_mut(index).and_then(Chunk::board_mut) {
+            board.ask(slot, range);
+        }
+        self.credit -= range_bytes as f64;
+        if hedges.is_some() {
+            self.hedged_bytes += range_bytes;
+        }
+        let flight = Flight {
+            lane,
+            seq,
+            slot,
+            range,
+            range_bytes,
+            sent_at: now,
+            first_at: None,
+            bytes: 0,
+            plan,
+        };
+        self.flights.insert(attempt, flight);
+        let shared = !self.lanes[lane].flights.is_empty();
+        self.lanes[lane].flights.push(attempt);
+        Start {
+            attempt,
+            seq,
+            node: self.lanes[lane].node,
+            piece: Piece::Blocks(range),
+            need: self.need_of(seq),
+            hedges,
+            slack,
+            score,
+            shared,
+            after: self.chunks[index].last.take(),
+        }
+    }
+
+    /// R13: well ahead of the playhead, bytes are asked for at a multiple of the bitrate, so that others may catch up.
+    fn earn_credit(&mut self, now: Micros, index: usize) {
+        let rate = self.chunks[index].byte_rate();
+        let earned = (now - self.credit_at).0 as f64 / 1e6 * rate * self.config.pace;
+        self.credit = (self.credit + earned).clamp(-PACE_DEBT_SEC * rate, PACE_SAVED_SEC * rate);
+        self.credit_at = now;
+    }
+
+    fn is_paced(&self, now: Micros) -> bool {
+        debug_assert!(self.credit_at <= now, "time went back");
+        self.config.pace > 0.0
+            && !self.starved
+            && self.wanted.is_empty()
+            && self.credit <= 0.0
+            && self.reserve() >= self.config.pace_above
+    }
+}
+
+/// The half of the rest that is farthest away; all of it when nothing comes or there is no half.
+fn tail_of(flight: &Flight, quiet: f64) -> BlockRange {
+    let (next, end) = (flight.block(), flight.range.end);
+    let rest = end.saturating_sub(next);
+    let first = if rest > 1 && quiet < QUIET_SEC {
+        next + rest / 2
+    } else {
+        next
+    };
+    BlockRange { first, end }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "callers pass whole numbers from 0 on; larger than any count of blocks is as good as the largest"
+)]
+fn whole(number: f64) -> u32 {
+    number as u32
+}
