@@ -17,6 +17,7 @@ const TABLE: [(&str, &[&str]); 17] = [
     ("vstack-emulator", &[]),
     ("vstack-proof", &["vstack-store"]),
     ("vstack-client", &["vstack-api", "vstack-erasure"]),
+    ("vstack-netsim", &["vstack-client"]),
     (
         "vstack-server",
         &[
@@ -63,6 +64,8 @@ const TABLE: [(&str, &[&str]); 17] = [
             "vstack-client",
             "vstack-server",
             "vstack-sim",
+            "vstack-netsim",
+            "vstack-charts",
         ],
     ),
     // The thin shell around the roles and the client speaks their types, so it names the crates that define them.

@@ -40,7 +40,13 @@ impl Bound {
         let mut chunk_times = Vec::new();
         while fluid.time < scenario.limit_sec && fluid.all < total {
             fluid.step();
-            let reached = |bytes: f64, had: f64, so_far: f64| if had >= bytes { so_far.min(fluid.time) } else { so_far };
+            let reached = |bytes: f64, had: f64, so_far: f64| {
+                if had >= bytes {
+                    so_far.min(fluid.time)
+                } else {
+                    so_far
+                }
+            };
             bound.prefix_sec = reached((prefix_bytes as f64).min(whole), fluid.first, bound.prefix_sec);
             bound.chunk_sec = reached(whole, fluid.first, bound.chunk_sec);
             bound.done_sec = reached(total, fluid.all, bound.done_sec);
@@ -57,7 +63,11 @@ impl Bound {
     #[must_use]
     pub fn crowd(scenario: &Scenario, arrivals_sec: &[f64], first_bytes: u64) -> Vec<f64> {
         let rate: f64 = scenario.nodes.iter().map(|node| node.mbps * 125_000.0).sum();
-        let setup = scenario.nodes.iter().map(|node| 2.0 * node.rtt_ms / 1_000.0).fold(f64::MAX, f64::min);
+        let setup = scenario
+            .nodes
+            .iter()
+            .map(|node| 2.0 * node.rtt_ms / 1_000.0)
+            .fold(f64::MAX, f64::min);
         let mut free = 0.0_f64;
         let startup = |at: &f64| {
             free = free.max(*at) + first_bytes as f64 / rate;
@@ -70,7 +80,11 @@ impl Bound {
 /// Stall time of playback that starts at `start` (L4).
 fn stall(chunk_times: &[f64], start: f64, chunk_sec: f64) -> f64 {
     let due = (0..chunk_times.len()).map(|place| start + place as f64 * chunk_sec);
-    chunk_times.iter().zip(due).map(|(at, due)| at - due).fold(0.0, f64::max)
+    chunk_times
+        .iter()
+        .zip(due)
+        .map(|(at, due)| at - due)
+        .fold(0.0, f64::max)
 }
 
 /// Bytes that have flowed by a time.
@@ -119,7 +133,11 @@ fn coded(sums: &[f64], needed: u8) -> f64 {
     for _ in 0..40 {
         let middle = f64::midpoint(low, high);
         let had: f64 = sums.iter().map(|sum| sum.min(middle / needed)).sum();
-        if had >= middle { low = middle } else { high = middle }
+        if had >= middle {
+            low = middle
+        } else {
+            high = middle
+        }
     }
     low
 }

@@ -236,7 +236,13 @@ impl Node {
                 if let Some(range) = flow.request.range {
                     let block = range.first + flow.told;
                     flow.told += 1;
-                    marks.push((*id, Mark::Block { block, right: !corrupt }));
+                    marks.push((
+                        *id,
+                        Mark::Block {
+                            block,
+                            right: !corrupt,
+                        },
+                    ));
                 }
                 if done {
                     let right = !flow.is_corrupt;
@@ -265,7 +271,8 @@ impl Node {
         let rtt = self.rtt;
         let floor = self.floor * self.mean_weight();
         let open = self.flows.values_mut().filter(|flow| flow.is_open);
-        let mut open: Vec<(f64, &mut Flow)> = open.map(|flow| (flow.request.weight.max(floor), flow)).collect();
+        let mut open: Vec<(f64, &mut Flow)> =
+            open.map(|flow| (flow.request.weight.max(floor), flow)).collect();
         let fullness = |(weight, flow): &(f64, &mut Flow)| flow.window / rtt / weight;
         open.sort_by(|a, b| fullness(a).total_cmp(&fullness(b)));
         let mut left = self.bytes_per_sec * self.noise;
@@ -275,7 +282,10 @@ impl Node {
             left -= flow.rate;
             weights -= weight;
         }
-        self.flows.values().filter_map(|flow| next_of(flow, now, rtt)).min()
+        self.flows
+            .values()
+            .filter_map(|flow| next_of(flow, now, rtt))
+            .min()
     }
 
     fn mean_weight(&self) -> f64 {

@@ -90,7 +90,13 @@ pub(crate) struct Viewer {
 const SETTLED: Micros = Micros(15_000_000);
 
 impl Viewer {
-    pub(crate) fn new(scenario: &Scenario, setup: &Setup, seed: u64, client: usize, arrives_at: Micros) -> Self {
+    pub(crate) fn new(
+        scenario: &Scenario,
+        setup: &Setup,
+        seed: u64,
+        client: usize,
+        arrives_at: Micros,
+    ) -> Self {
         let specs = scenario.chunk_specs(seed, client);
         let mut policy = setup.policy;
         if scenario.bulk {
@@ -252,7 +258,11 @@ impl Viewer {
             self.sample(position, ready);
         }
         let next = self.playing.then(|| {
-            let left = if ready >= self.end { self.end - position } else { ready - position };
+            let left = if ready >= self.end {
+                self.end - position
+            } else {
+                ready - position
+            };
             now + left.clamp(Micros(1_000), Micros(250_000))
         });
         (facts, next)
@@ -302,7 +312,10 @@ impl Viewer {
             .iter()
             .map(|((seq, block), nodes)| {
                 let shape = &self.specs[*seq as usize].shape;
-                let range = BlockRange { first: *block, end: block + 1 };
+                let range = BlockRange {
+                    first: *block,
+                    end: block + 1,
+                };
                 shape.bytes_of(range) * nodes.len().min(usize::from(shape.needed)) as u64
             })
             .sum();

@@ -8,10 +8,10 @@ use vstack_client::policy::{
     Action, AttemptId, BlockRange, Choice, Fact, Failure, Micros, NodeIndex, Piece, Policy, Start, rank,
 };
 
+use crate::Random;
 use crate::net::{Flow, Mark, Node, Request, SlackWeights};
 use crate::scenario::{Change, Scenario, seconds};
 use crate::viewer::{Attempt, Outcome, Setup, Viewer};
-use crate::Random;
 
 /// Pings of a client (base policy).
 const PING_PERIOD: Micros = Micros::from_ms(3_000);
@@ -40,17 +40,38 @@ pub struct Run {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     /// Something happens at a node, by this plan.
-    Node { node: usize, plan: u64 },
-    Change { node: usize, place: usize },
+    Node {
+        node: usize,
+        plan: u64,
+    },
+    Change {
+        node: usize,
+        place: usize,
+    },
     Noise,
-    Arrive { client: usize },
-    Wake { client: usize },
-    Play { client: usize },
-    Ping { client: usize },
-    Silence { client: usize },
-    ManifestRead { client: usize },
+    Arrive {
+        client: usize,
+    },
+    Wake {
+        client: usize,
+    },
+    Play {
+        client: usize,
+    },
+    Ping {
+        client: usize,
+    },
+    Silence {
+        client: usize,
+    },
+    ManifestRead {
+        client: usize,
+    },
     /// A connection that was refused, or was dropped.
-    Refused { node: usize, flow: u64 },
+    Refused {
+        node: usize,
+        flow: u64,
+    },
 }
 
 struct World<'a> {
@@ -179,7 +200,9 @@ impl<'a> World<'a> {
     fn perform(&mut self, client: usize, action: Action) {
         match action {
             Action::Start(start) => self.start(client, &start),
-            Action::Cancel { attempt, node, why, .. } => {
+            Action::Cancel {
+                attempt, node, why, ..
+            } => {
                 self.cancel(client, attempt);
                 if why != vstack_client::policy::CancelReason::Overtaken {
                     self.note_detection(client, usize::from(node.0));
@@ -187,7 +210,8 @@ impl<'a> World<'a> {
             }
             Action::Finish { seq } => {
                 self.viewers[client].keep(self.now, seq);
-                self.facts.push_back((client, Fact::Finished { seq, right: true }));
+                self.facts
+                    .push_back((client, Fact::Finished { seq, right: true }));
             }
             Action::ReadManifest => self.at(self.now + MANIFEST_READ, Event::ManifestRead { client }),
             Action::Keep { .. }
@@ -257,7 +281,9 @@ impl<'a> World<'a> {
             attempt: id,
             node,
             range: attempt.range,
-            bytes: attempt.range.map_or(shape.part_bytes, |range| shape.bytes_of(range)),
+            bytes: attempt
+                .range
+                .map_or(shape.part_bytes, |range| shape.bytes_of(range)),
             weight: self.weights.weight(slack),
         };
         self.nodes[node].begin(self.now, flow, request);
@@ -275,10 +301,20 @@ impl<'a> World<'a> {
             return false;
         };
         let shape = &viewer.specs[attempt.seq as usize].shape;
-        let others = shape.nodes().filter(|node| !attempt.asked.contains(&usize::from(node.0)));
+        let others = shape
+            .nodes()
+            .filter(|node| !attempt.asked.contains(&usize::from(node.0)));
         let others: Vec<NodeIndex> = others.collect();
         let (idle, tried) = (Default::default(), Default::default());
-        let ranked = rank::rank(Choice::Score, 0, &others, &viewer.records, &idle, &tried, self.now);
+        let ranked = rank::rank(
+            Choice::Score,
+            0,
+            &others,
+            &viewer.records,
+            &idle,
+            &tried,
+            self.now,
+        );
         let Some(next) = ranked.first().map(|candidate| usize::from(candidate.node.0)) else {
             return false;
         };
@@ -330,7 +366,10 @@ impl<'a> World<'a> {
             match mark {
                 Mark::FirstByte => self.facts.push_back((client, Fact::FirstByte { attempt })),
                 Mark::Block { block, right: true } => {
-                    let blocks = BlockRange { first: block, end: block + 1 };
+                    let blocks = BlockRange {
+                        first: block,
+                        end: block + 1,
+                    };
                     // A block of an attempt that is over by now counts for nothing.
                     self.facts.push_back((client, Fact::Verified { attempt, blocks }));
                 }
@@ -394,7 +433,7 @@ impl<'a> World<'a> {
             return;
         };
         let coded = viewer.specs[attempt.seq as usize].shape.needed > 1;
-        if coded {
+        if coded && attempt.range.is_none() {
             let index = NodeIndex(u16::try_from(node).unwrap_or(0));
             viewer.records.record_mut(index).failed(self.now, &failure);
             if self.begin_another(client, id) {
@@ -402,7 +441,8 @@ impl<'a> World<'a> {
             }
         }
         self.cancel(client, id);
-        self.facts.push_back((client, Fact::Failed { attempt: id, failure }));
+        self.facts
+            .push_back((client, Fact::Failed { attempt: id, failure }));
     }
 
     fn refuse(&mut self, node: usize, id: u64) {
@@ -443,7 +483,8 @@ impl<'a> World<'a> {
 
     fn wander(&mut self) {
         for node in 0..self.nodes.len() {
-            let step = (1.0 - NOISE_MEMORY * NOISE_MEMORY).sqrt() * self.scenario.noise * self.random.normal();
+            let step =
+                (1.0 - NOISE_MEMORY * NOISE_MEMORY).sqrt() * self.scenario.noise * self.random.normal();
             self.noise[node] = NOISE_MEMORY * self.noise[node] + step;
             self.nodes[node].advance(self.now);
             self.nodes[node].set_noise(self.noise[node].exp().clamp(0.1, 3.0));
@@ -569,7 +610,11 @@ impl<'a> World<'a> {
             seed,
             ended_sec: self.now.0 as f64 / 1e6,
             sent_by_node: self.nodes.iter().map(|node| node.sent_bytes).collect(),
-            outcomes: self.viewers.into_iter().map(|viewer| viewer.conclude(self.now)).collect(),
+            outcomes: self
+                .viewers
+                .into_iter()
+                .map(|viewer| viewer.conclude(self.now))
+                .collect(),
         }
     }
 }

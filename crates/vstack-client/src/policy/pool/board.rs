@@ -95,9 +95,12 @@ impl Board {
 
     /// The first run of at most `longest` blocks that nobody was asked for (of shards: too few were), and that `node` can
     /// be asked for.
-    pub(super) fn open_run(&self, node: NodeIndex, slot: u16, longest: u32) -> Option<BlockRange> {
+    ///
+    /// `skip` such blocks are left to others, if there are as many.
+    pub(super) fn open_run(&self, node: NodeIndex, slot: u16, longest: u32, skip: u32) -> Option<BlockRange> {
         let free = |block: usize| self.wants(block) > 0 && self.may_take(node, slot, block);
-        let first = (self.open_from as usize..self.got.len()).find(|block| free(*block))?;
+        let mut open = (self.open_from as usize..self.got.len()).filter(|block| free(*block));
+        let first = open.nth(skip as usize)?;
         self.run_from(first, self.got.len(), longest, free)
     }
 
@@ -240,10 +243,10 @@ mod tests {
         );
         board.ask(1, range(0, 2));
         board.ask(1, range(5, 6));
-        assert_eq!(board.open_run(node(1), 2, 16), Some(range(2, 5)));
+        assert_eq!(board.open_run(node(1), 2, 16, 0), Some(range(2, 5)));
         assert_eq!(board.second_run(node(1), 2, range(1, 8)), Some(range(1, 8)));
         board.unask(1, range(0, 2));
-        assert_eq!(board.open_run(node(1), 2, 3), Some(range(0, 3)));
+        assert_eq!(board.open_run(node(1), 2, 3, 0), Some(range(0, 3)));
     }
 
     #[test]
@@ -263,11 +266,11 @@ mod tests {
         );
         for index in 0..3 {
             let slot = board.slot(node(index)).unwrap();
-            assert_eq!(board.open_run(node(index), slot, 9), Some(range(0, 1)));
+            assert_eq!(board.open_run(node(index), slot, 9, 0), Some(range(0, 1)));
             board.ask(slot, range(0, 1));
-            assert_eq!(board.open_run(node(index), slot, 9), None);
+            assert_eq!(board.open_run(node(index), slot, 9, 0), None);
         }
-        assert_eq!(board.open_run(node(3), 8, 9), None, "three are asked");
+        assert_eq!(board.open_run(node(3), 8, 9, 0), None, "three are asked");
         assert_eq!(board.second_run(node(3), 8, range(0, 1)), Some(range(0, 1)));
         assert!(!board.verified(1, 0) && !board.verified(2, 0) && board.verified(8, 0));
         assert!(board.is_complete());
@@ -280,11 +283,11 @@ mod tests {
             BTreeSet::new(),
         );
         board.blame(node(0), 1, 0);
-        assert_eq!(board.open_run(node(0), 1, 9), Some(range(1, 2)));
+        assert_eq!(board.open_run(node(0), 1, 9, 0), Some(range(1, 2)));
         assert!(!board.is_banned_out(0));
         board.blame(node(1), 2, 0);
         assert!(board.is_banned_out(0));
         board.pardon(0);
-        assert_eq!(board.open_run(node(0), 1, 9), Some(range(0, 2)));
+        assert_eq!(board.open_run(node(0), 1, 9, 0), Some(range(0, 2)));
     }
 }

@@ -35,7 +35,11 @@ impl Pool {
                 self.progress(now, attempt, bytes);
                 return false;
             }
-            Fact::Tick => self.learn(records),
+            Fact::Tick => {
+                self.learn(records);
+                // Progress of all attempts was told just before, so that no bytes are missing in this time.
+                (0..self.lanes.len()).for_each(|lane| self.advance_lane(now, lane));
+            }
             Fact::Position(position) => self.position = position,
             Fact::Seek(position) => self.seek(position),
             Fact::Starved(starved) => self.starved = starved,
@@ -73,7 +77,6 @@ impl Pool {
     }
 
     fn first_byte(&mut self, now: Micros, attempt: AttemptId) {
-        self.advance_lane_of(now, attempt);
         if let Some(flight) = self.flights.get_mut(&attempt)
             && flight.first_at.is_none()
         {

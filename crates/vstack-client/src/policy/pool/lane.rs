@@ -123,6 +123,15 @@ impl Lane {
         }
     }
 
+    /// From a new request to its first byte, seconds: a lane that has brought nothing yet connects first.
+    pub(super) fn setup_sec(&self) -> f64 {
+        if self.windows == 0 && self.first_byte_sec.is_none() {
+            2.0 * self.round_trip_sec()
+        } else {
+            self.round_trip_sec()
+        }
+    }
+
     pub(super) const fn is_measured(&self) -> bool {
         self.windows > 0
     }

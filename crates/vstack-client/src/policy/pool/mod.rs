@@ -468,7 +468,7 @@ impl Pool {
     }
 
     fn turn_refill(&mut self, actions: &mut Vec<Action>) {
-        let level = self.reserve();
+        let level = self.level();
         let mark = if self.filling {
             self.config.target
         } else {
@@ -498,9 +498,22 @@ impl Pool {
         }
     }
 
+    /// While playback waits: the chunk that it waits for, and the block before which its start gate lies.
+    fn gate(&self) -> Option<(usize, u32)> {
+        let first = self.first();
+        let chunk = self.chunks.get(first).filter(|_| self.starved)?;
+        let bytes = self.played_bytes(chunk) + self.config.prefix_bytes as f64;
+        let row = f64::from(chunk.spec.shape.needed) * super::BLOCK_BYTES as f64;
+        Some((first, schedule::whole((bytes / row).ceil())))
+    }
+
+    /// Bytes of the chunk at the playhead that lie behind it.
+    fn played_bytes(&self, chunk: &Chunk) -> f64 {
+        (self.position - chunk.spec.start).0 as f64 / 1e6 * chunk.byte_rate()
+    }
+
     fn may_begin(&self, chunk: &Chunk, prefix_bytes: u64) -> bool {
-        let played = (self.position - chunk.spec.start).0 as f64 / 1e6 * chunk.byte_rate();
-        let enough = prefix_bytes as f64 >= played + self.config.prefix_bytes as f64;
+        let enough = prefix_bytes as f64 >= self.played_bytes(chunk) + self.config.prefix_bytes as f64;
         let flow: f64 = self.lanes.iter().map(Lane::live_rate).sum();
         enough && flow >= self.config.prefix_rate * chunk.byte_rate()
     }

@@ -4,6 +4,7 @@
 //! have all of it together, and when the best of them could have just this. With the first alone, all lanes may refuse,
 //! each pointing at the others, and nothing is ever asked for.
 
+use super::board::Board;
 use super::watch::LAST_RESORT_AFTER;
 use super::{Chunk, Flight, Lane, Pool, seconds};
 use crate::policy::{Action, AttemptId, BLOCK_BYTES, BlockRange, Micros, NodeRecords, Piece, Start};
@@ -14,10 +15,14 @@ const LATE_SEC: f64 = 0.1;
 /// A hedge pays when the range would otherwise take this many times as long, and this much more (R8).
 const HEDGE_FACTOR: f64 = 1.5;
 const HEDGE_SEC: f64 = 0.05;
+/// Ranges are this much shorter while playback waits.
+const SPAN_WHILE_STARVED: f64 = 0.2;
 /// A range that brought nothing for this long is hedged as a whole.
 const QUIET_SEC: f64 = 0.3;
 /// Silence longer than this lowers what a lane is expected to bring.
 const DOUBT_AFTER_SEC: f64 = 0.2;
+/// Before a range has flowed for this long, it looks slow.
+const FIRST_LOOK_SEC: f64 = 0.005;
 /// Pacing may run up a debt of so many seconds of playback, and save up so many.
 const PACE_DEBT_SEC: f64 = 8.0;
 const PACE_SAVED_SEC: f64 = 1.0;
@@ -29,6 +34,14 @@ struct Choice {
     slot: u16,
     range: BlockRange,
     hedges: Option<AttemptId>,
+}
+
+/// What pacing has to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pacing {
+    Off,
+    Earned,
+    Waits,
 }
 
 impl Pool {
@@ -87,13 +100,22 @@ impl Pool {
             return None;
         }
         let panics = self.panics();
-        let next = if self.is_paced(now) {
-            None
-        } else {
-            self.next_run(now, lane, unfinished)
+        let next = match self.pacing(now) {
+            Pacing::Off => self.next_run(now, lane, unfinished),
+            // What little may be asked for goes to the chunk that is played first.
+            Pacing::Earned => {
+                let open = unfinished.iter().copied().find(|index| self.has_open(*index));
+                open.and_then(|index| self.next_run(now, lane, &[index]))
+            }
+            Pacing::Waits => None,
         };
-        // R8b: near starvation the tail of the chunk that is needed first comes before work for a later one.
-        let hedge_first = panics && next.is_some_and(|next| next.index != urgent);
+        // R8b: near starvation what is needed first comes before work for later, even if it is asked for already.
+        let gate = self.gate();
+        let is_later = |next: Choice| {
+            let beyond = gate.is_some_and(|(index, row)| next.index == index && next.range.first >= row);
+            next.index != urgent || beyond
+        };
+        let hedge_first = panics && next.is_some_and(is_later);
         let may_hedge = self.lanes[lane].failures == 0 && self.lanes[lane].flights.is_empty();
         if next.is_none() || hedge_first {
             let near = if hedge_first { 1 } else { 2 };
@@ -107,10 +129,11 @@ impl Pool {
 
     fn is_free(&self, now: Micros, index: usize, urgent: usize) -> bool {
         let lane = &self.lanes[index];
-        let depth = if lane.ramp < 2 || lane.failures > 0 {
-            1
-        } else {
+        let is_known = lane.ramp >= 2 || self.starved;
+        let depth = if is_known && lane.failures == 0 {
             self.config.depth
+        } else {
+            1
         };
         if lane.flights.len() >= depth || now < self.ready_at(now, index, urgent) {
             return false;
@@ -146,6 +169,7 @@ impl Pool {
         for index in unfinished.iter().copied() {
             let node = self.lanes[lane].node;
             let longest = self.longest_range(lane);
+            let skip = self.rows_left_to_others(now, lane, index);
             let Some(board) = self
                 .open_board(index)
                 .filter(|board| board.absent_until(node) <= now)
@@ -155,7 +179,7 @@ impl Pool {
             let Some(slot) = board.slot(node).filter(|_| board.has_open()) else {
                 continue;
             };
-            let Some(range) = board.open_run(node, slot, longest) else {
+            let Some(range) = board.open_run(node, slot, longest, skip) else {
                 continue;
             };
             if let Some(range) = self.guarded(now, lane, index, range) {
@@ -176,10 +200,41 @@ impl Pool {
         if lane.failures > 0 {
             return 1;
         }
-        let span_sec = self.config.span.0 as f64 / 1e6;
+        // While playback waits for its start, lanes are free again soon, to help where it is still missing something.
+        let span_sec = self.config.span.0 as f64 / 1e6 * if self.starved { SPAN_WHILE_STARVED } else { 1.0 };
         let blocks = (lane.rate() * span_sec / BLOCK_BYTES as f64).round();
         let most = f64::from(self.config.max_range_blocks.max(1));
         whole(blocks.clamp(1.0, most)).min(lane.ramp)
+    }
+
+    /// While playback waits, a lane whose first byte is far off takes rows that the others will reach only by then. None
+    /// are left when no other would have a block earlier: so whoever is quickest takes the first.
+    fn rows_left_to_others(&self, now: Micros, lane: usize, index: usize) -> u32 {
+        let Some(board) = self.chunks[index].board().filter(|_| self.starved) else {
+            return 0;
+        };
+        let block = BLOCK_BYTES as f64;
+        let eta = |lane: usize| {
+            let state = &self.lanes[lane];
+            state.setup_sec() + (self.outstanding(lane) + block) / state.rate()
+        };
+        let mine = eta(lane);
+        let (mut quicker, mut bytes) = (0, 0.0);
+        for (other, state) in self.lanes.iter().enumerate().filter(|(other, _)| *other != lane) {
+            let serves = state.rest_until <= now && state.failures == 0 && board.slot(state.node).is_some();
+            if serves && eta(other) < mine {
+                quicker += 1;
+                bytes += ((mine - state.setup_sec()) * state.rate() - self.outstanding(other)).max(0.0);
+            }
+        }
+        if quicker < usize::from(board.shape.needed) {
+            return 0;
+        }
+        whole(bytes / block / f64::from(board.shape.needed))
+    }
+
+    fn has_open(&mut self, index: usize) -> bool {
+        self.open_board(index).is_some_and(Board::has_open)
     }
 
     /// The guard: the range, the beginning of it, or nothing.
@@ -220,7 +275,7 @@ impl Pool {
                 continue;
             };
             rates += state.rate();
-            if board.open_run(state.node, slot, u32::MAX).is_some() {
+            if board.open_run(state.node, slot, u32::MAX, 0).is_some() {
                 etas.push(state.round_trip_sec() + (self.outstanding(other) + bytes) / state.rate());
             }
         }
@@ -265,6 +320,11 @@ impl Pool {
         let slot = board
             .slot(own.node)
             .filter(|_| board.absent_until(own.node) <= now)?;
+        // While playback waits for its start, the tail is that of what it waits for.
+        let gate = self
+            .gate()
+            .filter(|(gated, row)| *gated == index && board.prefix() < *row);
+        let limit = gate.map_or(u32::MAX, |(_, row)| row);
         let mut worst: Option<(f64, AttemptId, BlockRange)> = None;
         for (other, state) in self.lanes.iter().enumerate().filter(|(other, _)| *other != lane) {
             let mut queued = 0.0;
@@ -278,7 +338,7 @@ impl Pool {
                     continue;
                 }
                 let (eta, quiet) = self.expected_sec(now, other, flight, queued);
-                let range = tail_of(flight, quiet);
+                let range = tail_of(flight, quiet, limit);
                 let run = board.second_run(own.node, slot, range);
                 if let Some(run) = run.filter(|_| worst.is_none_or(|(slowest, ..)| eta > slowest)) {
                     worst = Some((eta, attempt, run));
@@ -302,7 +362,13 @@ impl Pool {
         let state = &self.lanes[lane];
         let expected_at = flight.sent_at + seconds(state.delay_sec());
         let quiet = (now - state.last_byte_at.max(expected_at)).0 as f64 / 1e6;
-        let rate = state.pessimistic_rate();
+        let rate = match flight.first_at {
+            // Not measured yet: what this range has done is all there is to go by.
+            Some(first_at) if !state.is_measured() => {
+                flight.bytes as f64 / ((now - first_at).0 as f64 / 1e6 + FIRST_LOOK_SEC)
+            }
+            _ => state.pessimistic_rate(),
+        };
         let rate = if quiet > DOUBT_AFTER_SEC {
             rate * DOUBT_AFTER_SEC / quiet
         } else {
@@ -372,19 +438,22 @@ impl Pool {
         self.credit_at = now;
     }
 
-    fn is_paced(&self, now: Micros) -> bool {
+    fn pacing(&self, now: Micros) -> Pacing {
         debug_assert!(self.credit_at <= now, "time went back");
-        self.config.pace > 0.0
-            && !self.starved
-            && self.wanted.is_empty()
-            && self.credit <= 0.0
-            && self.reserve() >= self.config.pace_above
+        let hurries = self.starved || !self.wanted.is_empty() || self.reserve() < self.config.pace_above;
+        if self.config.pace <= 0.0 || hurries {
+            Pacing::Off
+        } else if self.credit > 0.0 {
+            Pacing::Earned
+        } else {
+            Pacing::Waits
+        }
     }
 }
 
 /// The half of the rest that is farthest away; all of it when nothing comes or there is no half.
-fn tail_of(flight: &Flight, quiet: f64) -> BlockRange {
-    let (next, end) = (flight.block(), flight.range.end);
+fn tail_of(flight: &Flight, quiet: f64, limit: u32) -> BlockRange {
+    let (next, end) = (flight.block(), flight.range.end.min(limit));
     let rest = end.saturating_sub(next);
     let first = if rest > 1 && quiet < QUIET_SEC {
         next + rest / 2
@@ -399,6 +468,6 @@ fn tail_of(flight: &Flight, quiet: f64) -> BlockRange {
     clippy::cast_sign_loss,
     reason = "callers pass whole numbers from 0 on; larger than any count of blocks is as good as the largest"
 )]
-fn whole(number: f64) -> u32 {
+pub(super) fn whole(number: f64) -> u32 {
     number as u32
 }

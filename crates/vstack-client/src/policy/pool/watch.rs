@@ -21,7 +21,6 @@ impl Pool {
     pub(super) fn watch_lanes(&mut self, now: Micros, records: &mut NodeRecords, actions: &mut Vec<Action>) {
         let in_store = self.reserve();
         for index in 0..self.lanes.len() {
-            self.advance_lane(now, index);
             if self.lanes[index].flights.is_empty() || !self.config.reclaim {
                 continue;
             }

@@ -1,0 +1,163 @@
+//! The policies in simulated clusters whose nodes fail at random: everything comes, nothing twice, nothing for nothing.
+//!
+//! The simulator itself panics when a chunk is delivered twice, or a block that is stored comes again from the same node.
+
+use proptest::prelude::*;
+use vstack_client::policy::{PolicyConfig, PoolConfig, SeedConfig};
+use vstack_netsim::{Change, NodePlan, Outcome, Scenario, Setup, SlackWeights, run};
+
+fn setup(policy: PolicyConfig) -> Setup {
+    Setup {
+        name: "test".to_owned(),
+        policy,
+        weights: SlackWeights::EQUAL,
+    }
+}
+
+fn pool() -> Setup {
+    setup(PolicyConfig::Pool(PoolConfig::default()))
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        (0.05f64..20.0).prop_map(Change::Bandwidth),
+        any::<bool>().prop_map(Change::Stalled),
+        any::<bool>().prop_map(Change::Dead),
+        any::<bool>().prop_map(Change::Corrupt),
+    ]
+}
+
+prop_compose! {
+    fn any_node()(
+        mbps in 0.3f64..40.0,
+        rtt_ms in 1.0f64..200.0,
+        changes in prop::collection::vec((0.0f64..120.0, any_change()), 0..5),
+    ) -> NodePlan {
+        let mut changes = changes;
+        changes.sort_by(|a, b| a.0.total_cmp(&b.0));
+        NodePlan { mbps, rtt_ms, changes }
+    }
+}
+
+prop_compose! {
+    /// Copies on three of some nodes, or shards on five; as many as are needed are well from 150 s on.
+    fn any_scenario()(
+        nodes in prop::collection::vec(any_node(), 5..8),
+        coded in any::<bool>(),
+        bulk in any::<bool>(),
+        chunks in 1u32..8,
+        seeks in prop::collection::vec((1.0f64..60.0, 0u32..8), 0..3),
+    ) -> Scenario {
+        let mut seeks: Vec<_> = seeks.into_iter().map(|(at, seq)| (at, seq % chunks)).collect();
+        seeks.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut nodes = nodes;
+        for node in &mut nodes {
+            node.changes.extend([
+                (150.0, Change::Stalled(false)),
+                (150.0, Change::Dead(false)),
+                (150.0, Change::Corrupt(false)),
+                (150.0, Change::Bandwidth(4.0)),
+            ]);
+        }
+        Scenario {
+            chunks,
+            bulk,
+            needed: if coded { 3 } else { 1 },
+            parts: if coded { 5 } else { 3 },
+            seeks: if bulk { Vec::new() } else { seeks },
+            limit_sec: 1_200.0,
+            ..Scenario::new("P", "drawn by lot", nodes)
+        }
+    }
+}
+
+fn check_whole(outcome: &Outcome, scenario: &Scenario, ended_sec: f64) {
+    assert_eq!(outcome.wrong_chunks_delivered, 0);
+    assert!(ended_sec < scenario.limit_sec - 1.0, "hangs: {outcome:?}");
+    if scenario.seeks.is_empty() {
+        assert_eq!(outcome.chunks, scenario.chunks, "{outcome:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn whatever_fails_the_pool_gets_everything_in_the_end(scenario in any_scenario(), seed in any::<u64>()) {
+        let run = run(&scenario, &pool(), seed);
+        check_whole(&run.outcomes[0], &scenario, run.ended_sec);
+    }
+
+    #[test]
+    fn the_base_policy_gets_everything_too(scenario in any_scenario(), seed in any::<u64>()) {
+        let run = run(&scenario, &setup(PolicyConfig::Seed(SeedConfig::default())), seed);
+        check_whole(&run.outcomes[0], &scenario, run.ended_sec);
+    }
+
+    #[test]
+    fn what_is_asked_for_twice_stays_within_the_budget(scenario in any_scenario(), seed in any::<u64>()) {
+        let scenario = Scenario { bulk: true, seeks: Vec::new(), ..scenario };
+        let run = run(&scenario, &pool(), seed);
+        let outcome = &run.outcomes[0];
+        let config = PoolConfig::default();
+        // A range of at most 16 blocks may go over it, and the first chunk, which playback waits for, does not count.
+        let budget = config.hedge_share * outcome.received_bytes
+            + config.hedge_bytes as f64
+            + f64::from(config.max_range_blocks) * 65_536.0
+            + 2.5 * scenario.chunk_bytes as f64;
+        prop_assert!(outcome.hedged_bytes as f64 <= budget, "{} of {budget}", outcome.hedged_bytes);
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_run(scenario in any_scenario(), seed in any::<u64>()) {
+        prop_assert_eq!(run(&scenario, &pool(), seed), run(&scenario, &pool(), seed));
+    }
+}
+
+fn three(change: Option<Change>) -> Scenario {
+    let mut best = NodePlan::new(20.0, 20.0);
+    best.changes.extend(change.map(|change| (5.0, change)));
+    Scenario::new(
+        "T",
+        "three",
+        vec![best, NodePlan::new(8.0, 40.0), NodePlan::new(2.0, 80.0)],
+    )
+}
+
+#[test]
+fn no_single_fault_costs_the_pool_a_stall_or_much_waste() {
+    let faults = [
+        None,
+        Some(Change::Bandwidth(0.2)),
+        Some(Change::Stalled(true)),
+        Some(Change::Dead(true)),
+        Some(Change::Corrupt(true)),
+    ];
+    for fault in faults {
+        let outcome = run(&three(fault).permuted(3), &pool(), 3).outcomes.remove(0);
+        assert_eq!(outcome.stalls, 0, "{fault:?}: {outcome:?}");
+        assert!(
+            outcome.startup_sec.is_some_and(|startup| startup < 0.5),
+            "{outcome:?}"
+        );
+        assert!(
+            outcome.wasted_bytes < 0.03 * outcome.received_bytes,
+            "{fault:?}: {outcome:?}"
+        );
+        assert!(outcome.avg_buffer_sec > 20.0, "{outcome:?}");
+    }
+}
+
+#[test]
+fn whole_chunks_lose_to_ranges_when_the_best_node_stalls() {
+    let stalled = Scenario {
+        bulk: true,
+        ..three(Some(Change::Stalled(true)))
+    };
+    let done = |setup: &Setup| run(&stalled, setup, 1).outcomes[0].done_sec;
+    let (seed, pool) = (
+        done(&setup(PolicyConfig::Seed(SeedConfig::default()))),
+        done(&pool()),
+    );
+    assert!(pool < seed, "pool {pool:?}, seed {seed:?}");
+}
