@@ -14,7 +14,8 @@ use crate::project::Project;
 use crate::{say, step, toolchain};
 
 /// A bench, and the peers that it wants.
-const BENCHES: [(&str, &[Peer]); 2] = [
+const BENCHES: [(&str, &[Peer]); 3] = [
+    ("client", &[]),
     ("consensus", &[Peer::Etcd]),
     ("store", &[Peer::Nginx, Peer::SeaweedFs]),
 ];

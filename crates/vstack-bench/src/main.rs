@@ -5,6 +5,7 @@
 //! their own protocols; their processor time and memory come from `/proc`. Everything that was started is ended, every
 //! loop has a bound, and the report says machine, load and command.
 
+mod client;
 mod consensus;
 mod http;
 mod load;
@@ -28,6 +29,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
+    /// The client's policies in virtual time, beside what the physics allow.
+    Client(client::Options),
     /// A storage node beside nginx and SeaweedFS: GET, PUT, memory, start, growth.
     Store(store::Options),
     /// Placements committed by ChunkPaxos beside puts of etcd; manifests; a growing catalogue.
@@ -36,6 +39,7 @@ enum Bench {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().bench {
+        Bench::Client(options) => client::run(&options),
         Bench::Store(options) => store::run(&options),
         Bench::Consensus(options) => consensus::run(&options),
     };
