@@ -347,7 +347,7 @@ pub(crate) struct PlayOptions {
     /// Where to begin.
     #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
     pub(crate) from: f64,
-    /// How a source is chosen for each chunk: seed, or to compare with: round-robin, random, single.
+    /// How a source is chosen for each chunk: seed, pool (ranges from several nodes), or to compare with: round-robin, random, single.
     #[arg(long, value_name = "NAME", env = "VSTACK_POLICY", default_value_t = PolicyName::Seed)]
     pub(crate) policy: PolicyName,
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::policy::{Choice, Micros, SeedConfig};
+use crate::policy::{Choice, Micros, PolicyConfig, PoolConfig, SeedConfig};
 
 /// Which scheduling policy decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -15,6 +15,8 @@ pub enum PolicyName {
     /// The documented base policy.
     #[default]
     Seed,
+    /// Ranges of a chunk from several nodes at once.
+    Pool,
     /// To compare with: each chunk from the next replica in turn.
     RoundRobin,
     /// To compare with: each chunk from a replica drawn by lot.
@@ -24,12 +26,19 @@ pub enum PolicyName {
 }
 
 impl PolicyName {
-    pub const ALL: [Self; 4] = [Self::Seed, Self::RoundRobin, Self::Random, Self::Single];
+    pub const ALL: [Self; 5] = [
+        Self::Seed,
+        Self::Pool,
+        Self::RoundRobin,
+        Self::Random,
+        Self::Single,
+    ];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Seed => "seed",
+            Self::Pool => "pool",
             Self::RoundRobin => "round-robin",
             Self::Random => "random",
             Self::Single => "single",
@@ -45,7 +54,7 @@ impl fmt::Display for PolicyName {
 
 /// A policy that does not exist.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no policy \"{name}\"; there are: seed, round-robin, random, single")]
+#[error("there is no policy \"{name}\"; there are: seed, pool, round-robin, random, single")]
 pub struct UnknownPolicy {
     pub name: String,
 }
@@ -92,9 +101,29 @@ impl ClientConfig {
         }
     }
 
+    pub(crate) fn policy_config(&self) -> PolicyConfig {
+        match self.policy {
+            PolicyName::Pool => PolicyConfig::Pool(self.pool()),
+            PolicyName::Seed | PolicyName::RoundRobin | PolicyName::Random | PolicyName::Single => {
+                PolicyConfig::Seed(self.seed())
+            }
+        }
+    }
+
+    fn pool(&self) -> PoolConfig {
+        let target = Micros::from_ms(self.target_buffer_ms);
+        let pool = PoolConfig::default();
+        PoolConfig {
+            target,
+            low_water: pool.low_water.min(target),
+            ..pool
+        }
+    }
+
+    /// Of the policies that take whole chunks; a chunk outside a session is fetched whole under every policy.
     pub(crate) fn seed(&self) -> SeedConfig {
         let choice = match self.policy {
-            PolicyName::Seed => Choice::Score,
+            PolicyName::Seed | PolicyName::Pool => Choice::Score,
             PolicyName::RoundRobin => Choice::RoundRobin,
             PolicyName::Random => Choice::Random {
                 seed: self.client_id.as_u64_pair().0,

@@ -246,6 +246,7 @@ fn cancelled(seq: u32, node: &str, why: CancelReason) -> String {
         CancelReason::Distrusted => {
             format!("{node} sent wrong bytes: nothing more of chunk {seq} is taken from it")
         }
+        CancelReason::Moved => format!("chunk {seq} is no longer where {node} has it"),
         CancelReason::PolicyChanged => format!("chunk {seq} from {node} is given up for another policy"),
     }
 }

@@ -17,7 +17,7 @@ pub struct Arguments {
     /// Play this video at once.
     #[arg(long, value_name = "VIDEO_ID")]
     pub play: Option<VideoId>,
-    /// How a source is chosen for each chunk: seed, or to compare with: round-robin, random, single.
+    /// How a source is chosen for each chunk: seed, pool (ranges from several nodes), or to compare with: round-robin, random, single.
     #[arg(long, value_name = "NAME", env = "VSTACK_POLICY", default_value_t = PolicyName::Seed)]
     pub policy: PolicyName,
     /// Print what plays, and where on the screen, as JSON lines.

@@ -1,41 +1,31 @@
-//! The policy that decides for a session: one of those that there are, behind the four things a session asks of it.
+//! The policy that decides for a session, as its settings name it.
 
 use crate::config::ClientConfig;
-use crate::policy::{Action, ChunkSpec, Fact, Micros, NodeRecords, Seed};
+use crate::policy::{Action, ChunkSpec, Fact, Micros, NodeRecords, Policy};
 
 #[derive(Debug)]
-pub(super) enum Scheduler {
-    Seed(Seed),
-}
+pub(super) struct Scheduler(Policy);
 
 impl Scheduler {
     pub(super) fn new(config: &ClientConfig, specs: Vec<ChunkSpec>) -> Self {
-        Self::Seed(Seed::new(config.seed(), specs))
+        Self(Policy::new(config.policy_config(), specs))
     }
 
     /// One fact in, all actions out.
     pub(super) fn apply(&mut self, now: Micros, records: &mut NodeRecords, fact: Fact) -> Vec<Action> {
-        match self {
-            Self::Seed(seed) => seed.apply(now, records, fact),
-        }
+        self.0.apply(now, records, fact)
     }
 
-    pub(super) fn position(&self) -> Micros {
-        match self {
-            Self::Seed(seed) => seed.position(),
-        }
+    pub(super) const fn position(&self) -> Micros {
+        self.0.position()
     }
 
     /// Verified time ahead of the playhead, without a gap.
     pub(super) fn level(&self) -> Micros {
-        match self {
-            Self::Seed(seed) => seed.level(),
-        }
+        self.0.level()
     }
 
     pub(super) fn reaches_end(&self) -> bool {
-        match self {
-            Self::Seed(seed) => seed.reaches_end(),
-        }
+        self.0.reaches_end()
     }
 }
