@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 /// From the top: a crate, and what it may know beside [`CORE`].
-const TABLE: [(&str, &[&str]); 17] = [
+const TABLE: [(&str, &[&str]); 18] = [
     ("vstack-core", &[]),
     ("vstack-erasure", &[]),
     ("vstack-api", &[]),
