@@ -47,6 +47,9 @@ pub(crate) enum Command {
     /// The library.
     #[command(subcommand)]
     Video(VideoCommand),
+    /// Copies or shards: why a video has its mode, what the library costs, what another threshold would change.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// The storage nodes: list, drain, remove, replace.
     #[command(subcommand)]
     Node(NodeCommand),
@@ -140,18 +143,24 @@ pub(crate) struct ServeOptions {
     /// Largest superblock of a storage node [default: 1024]; the disk keeps this much room for each open one.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(128..=4096))]
     pub(crate) superblock_mib: Option<u64>,
-    /// Days after which a view counts half in the library's order [default: 7].
-    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=36_500))]
-    pub(crate) view_half_life_days: Option<u64>,
+    /// Days after which a view counts half, in the library's order and for its redundancy [default: 7].
+    #[arg(long, value_name = "DAYS", env = "VSTACK_VIEW_HALF_LIFE_DAYS", value_parser = positive)]
+    pub(crate) view_half_life_days: Option<f64>,
     /// Room on the disk that a storage node leaves alone [default: 5 % of the disk or two superblocks, whichever is more].
     #[arg(long, value_name = "N")]
     pub(crate) reserve_mib: Option<u64>,
     /// Decayed views above which a video is kept as full copies [default: 1000].
-    #[arg(long, value_name = "VIEWS", env = "VSTACK_HOT_ABOVE_VIEWS")]
+    #[arg(long, value_name = "VIEWS", env = "VSTACK_HOT_ABOVE_VIEWS", value_parser = not_negative)]
     pub(crate) hot_above_views: Option<f64>,
     /// Hours that a new video stays replicated at least [default: 24].
-    #[arg(long, value_name = "HOURS", env = "VSTACK_COOL_AFTER_HOURS")]
+    #[arg(long, value_name = "HOURS", env = "VSTACK_COOL_AFTER_HOURS", value_parser = not_negative)]
     pub(crate) cool_after_hours: Option<f64>,
+    /// Hours in which a video is converted at most once [default: 24].
+    #[arg(long, value_name = "HOURS", env = "VSTACK_CONVERSION_PERIOD_HOURS", value_parser = not_negative)]
+    pub(crate) conversion_period_hours: Option<f64>,
+    /// Videos smaller than this stay replicated [default: 1024].
+    #[arg(long, value_name = "N", env = "VSTACK_SMALL_VIDEO_KIB")]
+    pub(crate) small_video_kib: Option<u64>,
     /// Seconds from a node's being down until its parts are made again elsewhere [default: 600].
     #[arg(long, value_name = "SECONDS", env = "VSTACK_REPAIR_GRACE_S")]
     pub(crate) repair_grace_s: Option<u64>,
@@ -221,6 +230,51 @@ pub(crate) enum VideoCommand {
         #[arg(required = true, value_name = "VIDEO")]
         videos: Vec<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Why a video is replicated or erasure-coded, and where it is heading.
+    Explain {
+        /// Id, or title.
+        video: String,
+    },
+    /// What the settings, or another threshold, would store and convert; nothing is changed.
+    Simulate {
+        /// Decayed views above which a video is kept as full copies [default: as it is set].
+        #[arg(long, value_name = "VIEWS", value_parser = positive)]
+        threshold: Option<f64>,
+    },
+    /// Bytes stored and saved, expected reads of each node, and how long data lasts in each mode.
+    Cost,
+}
+
+/// A finite number above 0.
+fn positive(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    if number.is_finite() && number > 0.0 {
+        Ok(number)
+    } else {
+        Err("it has to be above 0".to_owned())
+    }
+}
+
+/// A finite number, 0 or above.
+fn not_negative(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
+    if number.is_finite() && number >= 0.0 {
+        Ok(number)
+    } else {
+        Err("it must not be below 0".to_owned())
+    }
+}
+
+/// A share above 0 and below 1.
+fn share(text: &str) -> Result<f64, String> {
+    match positive(text)? {
+        share if share < 1.0 => Ok(share),
+        _ => Err("it is a share below 1; 5 % is 0.05".to_owned()),
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -326,6 +380,15 @@ pub(crate) struct StatusOptions {
     /// What agreement on placements cost: requests of ChunkPaxos for each chunk, counted since the roles started.
     #[arg(long)]
     pub(crate) consensus: bool,
+    /// How long the library lasts as it is now, from the measured repair speed, with what that assumes.
+    #[arg(long, conflicts_with = "consensus")]
+    pub(crate) durability: bool,
+    /// Share of the disks that fail within a year [default: 0.05].
+    #[arg(long, value_name = "SHARE", requires = "durability", value_parser = share)]
+    pub(crate) annual_failure_rate: Option<f64>,
+    /// Hours until an operator has added a node, where none is left for lost parts [default: 24].
+    #[arg(long, value_name = "HOURS", requires = "durability", value_parser = positive)]
+    pub(crate) operator_hours: Option<f64>,
 }
 
 /// Where the picture goes.

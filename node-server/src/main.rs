@@ -20,6 +20,7 @@ mod node;
 mod output;
 mod picture;
 mod play;
+mod policy;
 mod redundancy;
 mod roles;
 mod serve;
@@ -61,6 +62,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Dev(options) => Box::pin(dev::run(options, output)).await,
         Command::Upload(options) => Box::pin(upload::run(options, &place, output)).await,
         Command::Video(command) => Box::pin(video::run(command, &place, output)).await,
+        Command::Policy(command) => Box::pin(policy::run(command, &place, output)).await,
         Command::Node(command) => Box::pin(node::run(command, &place, output)).await,
         Command::Backup { file } => Box::pin(backup::backup(file.as_deref(), &place, output)).await,
         Command::Restore { file, data } => backup::restore(&file, &data, output),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use vstack_core::keys::ClusterKey;
+use vstack_core::manifest::seconds_to_ms;
 use vstack_server::gateway::{self, GatewayConfig};
 use vstack_server::metadata::{self, MetadataConfig, RedundancySettings};
 use vstack_server::storage::{self, StorageConfig};
@@ -13,7 +14,7 @@ use vstack_server::{Running, StartError};
 use crate::args::RoleName;
 
 const MIB: u64 = 1024 * 1024;
-const DAY_MS: u64 = 24 * 3_600_000;
+const DAY_SECONDS: f64 = 24.0 * 3_600.0;
 
 /// What a role is started with.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub(crate) struct RoleConfig {
     /// Of a storage node.
     pub(crate) reserve_mib: Option<u64>,
     /// Of the metadata role.
-    pub(crate) view_half_life_days: Option<u64>,
+    pub(crate) view_half_life_days: Option<f64>,
     /// Of the metadata role.
     pub(crate) redundancy: RedundancySettings,
 }
@@ -58,7 +59,7 @@ pub(crate) async fn start(config: RoleConfig) -> Result<Running, StartError> {
             let mut catalogue = MetadataConfig::new(listen, data, key);
             catalogue.redundancy = redundancy;
             if let Some(days) = view_half_life_days {
-                catalogue.view_half_life_ms = days * DAY_MS;
+                catalogue.view_half_life_ms = seconds_to_ms(days * DAY_SECONDS).max(1);
             }
             metadata::start(catalogue).await
         }

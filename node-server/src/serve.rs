@@ -103,6 +103,12 @@ fn redundancy(options: &ServeOptions) -> RedundancySettings {
     if let Some(hours) = options.cool_after_hours {
         settings.policy.cool_after_ms = seconds_to_ms(hours * 3_600.0);
     }
+    if let Some(hours) = options.conversion_period_hours {
+        settings.policy.conversion_period_ms = seconds_to_ms(hours * 3_600.0);
+    }
+    if let Some(kib) = options.small_video_kib {
+        settings.policy.small_video_bytes = kib.saturating_mul(1_024);
+    }
     if let Some(seconds) = options.repair_grace_s {
         settings.repair.grace_ms = seconds.saturating_mul(1_000);
     }

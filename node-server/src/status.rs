@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use vstack_api::consensus::CatalogueState;
+use vstack_api::policy::DurabilityQuery;
 use vstack_api::redundancy::RedundancyStatus;
 use vstack_api::wire::{NodeEntry, VideoQuery};
 use vstack_core::node::NodeHealth;
@@ -35,6 +36,13 @@ pub(crate) async fn run(options: &StatusOptions, place: &Place, output: &Output)
     let catalogue = cluster::catalogue(place);
     if options.consensus {
         return crate::consensus::run(&catalogue, output).await;
+    }
+    if options.durability {
+        let query = DurabilityQuery {
+            annual_failure_rate: options.annual_failure_rate,
+            operator_hours: options.operator_hours,
+        };
+        return crate::policy::durability(&catalogue, query, output).await;
     }
     let metadata_url = catalogue.0.base_url().to_owned();
     let nodes = catalogue.nodes().await?;

@@ -8,6 +8,7 @@ pub mod consensus;
 pub mod error;
 pub mod inventory;
 pub mod listing;
+pub mod policy;
 pub mod redundancy;
 pub mod roles;
 mod sse;

@@ -4,8 +4,10 @@
 //! go out. The same code therefore runs in the roles, the player, the model checker and the simulator.
 
 pub mod ballot;
+pub mod cost;
 pub mod digest;
 pub mod durability;
+pub mod forecast;
 pub mod id;
 pub mod keys;
 pub mod limits;

@@ -9,7 +9,7 @@ use crate::limits::{REPLICA_COUNT, REPLICA_MIN_ACK, SHARD_MIN_ACK};
 use crate::paxos::Target;
 
 /// How a chunk is protected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Scheme {
     /// Full copies.
     #[serde(rename = "rep")]

@@ -2,6 +2,7 @@
 //!
 //! What is stored is a score and the time it was taken at; nothing has to be rewritten as time goes by.
 
+use crate::manifest::seconds_to_ms;
 use crate::time::UnixMillis;
 
 /// A decayed count of views as it was at a time.
@@ -27,6 +28,16 @@ impl Popularity {
             at: self.at.max(now),
         }
     }
+}
+
+/// Milliseconds until a count that is `popularity` now falls below `line` if no view is added; `None` when it is below.
+#[must_use]
+pub fn until_below(popularity: f64, line: f64, half_life_ms: u64) -> Option<u64> {
+    if popularity < line {
+        return None;
+    }
+    let half_lives = (popularity / line.max(f64::MIN_POSITIVE)).log2();
+    Some(seconds_to_ms(half_lives * half_life_ms as f64 / 1000.0))
 }
 
 #[cfg(test)]

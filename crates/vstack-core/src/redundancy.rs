@@ -42,6 +42,18 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// The same for someone who asks where things end up: nobody waits to cool down or for the next conversion.
+    #[must_use]
+    pub const fn without_waits(self) -> Self {
+        Self {
+            conversion_period_ms: 0,
+            cool_after_ms: 0,
+            ..self
+        }
+    }
+}
+
 /// A video, as far as the rule looks at it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct VideoFacts {

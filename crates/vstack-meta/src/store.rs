@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use async_trait::async_trait;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::Semaphore;
+use vstack_core::cost::PlacedChunks;
 use vstack_core::id::{ChunkId, NodeId, VideoId};
 use vstack_core::paxos::master::Row;
 use vstack_core::time::UnixMillis;
@@ -56,6 +57,9 @@ pub trait MetaStore: Send + Sync + std::fmt::Debug {
 
     /// All active videos, as far as their redundancy goes.
     async fn redundancy(&self) -> Result<Vec<VideoRedundancy>, MetaError>;
+
+    /// All committed chunks of active videos, those together that lie on the same nodes in the same mode.
+    async fn placed(&self) -> Result<Vec<PlacedChunks>, MetaError>;
 
     /// A page of the chunks that lack parts or have parts on `nodes`, those that may lack most first.
     async fn at_risk(
@@ -284,6 +288,10 @@ impl MetaStore for SqliteMetaStore {
 
     async fn redundancy(&self) -> Result<Vec<VideoRedundancy>, MetaError> {
         self.read(|connection| read::redundancy::videos(connection)).await
+    }
+
+    async fn placed(&self) -> Result<Vec<PlacedChunks>, MetaError> {
+        self.read(|connection| read::redundancy::placed(connection)).await
     }
 
     async fn at_risk(

@@ -13,6 +13,7 @@ use super::CALL_TIMEOUT;
 use crate::client::{ApiError, Endpoint, with_json};
 use crate::consensus::{CatalogueCounts, ConsensusEvent};
 use crate::inventory::{InventoryAnswer, InventoryDetails, InventoryPage};
+use crate::policy::{DurabilityQuery, DurabilityReport, PolicyExplanation, PolicyQuery, PolicyReport};
 use crate::redundancy::{
     GatewayHeartbeat, RedundancyChoice, RedundancyStatus, SetRedundancy, SuspectPart, VideoRedundancyView,
 };
@@ -296,6 +297,38 @@ impl MetadataClient {
     /// The role refused or did not answer.
     pub async fn redundancy_status(&self) -> Result<RedundancyStatus, ApiError> {
         self.get("/redundancy").await
+    }
+
+    /// Why a video has the mode that it has, and where it is heading.
+    ///
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn explain_policy(&self, video: VideoId) -> Result<PolicyExplanation, ApiError> {
+        self.get(&format!("/video/{video}/policy")).await
+    }
+
+    /// What redundancy costs the library, and what another threshold would change.
+    ///
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn policy(&self, query: PolicyQuery) -> Result<PolicyReport, ApiError> {
+        let asked = query.hot_above.map(|views| format!("?hot_above={views}"));
+        self.get(&format!("/policy{}", asked.unwrap_or_default())).await
+    }
+
+    /// How long the library lasts as it is now.
+    ///
+    /// # Errors
+    /// The role refused (a rate that is none) or did not answer.
+    pub async fn durability(&self, query: DurabilityQuery) -> Result<DurabilityReport, ApiError> {
+        let rate = query
+            .annual_failure_rate
+            .map(|rate| format!("annual_failure_rate={rate}"));
+        let hours = query
+            .operator_hours
+            .map(|hours| format!("operator_hours={hours}"));
+        let asked: Vec<String> = [rate, hours].into_iter().flatten().collect();
+        self.get(&format!("/durability?{}", asked.join("&"))).await
     }
 
     /// Says that a node delivered something wrong or nothing for a chunk. The role looks for itself.

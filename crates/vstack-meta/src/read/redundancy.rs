@@ -1,6 +1,7 @@
 //! What the redundancy policy and the repair planner look at.
 
 use rusqlite::{Connection, Row as SqlRow};
+use vstack_core::cost::PlacedChunks;
 use vstack_core::id::{ChunkId, ChunkKind, NodeId, VideoId};
 use vstack_core::placement::Scheme;
 use vstack_core::popularity::Popularity;
@@ -70,6 +71,44 @@ fn video(row: &SqlRow<'_>) -> Result<VideoRedundancy, MetaError> {
         size_bytes: number(8)?,
         erasure_chunks: number(9)?,
         erasure_bytes: number(10)?,
+    })
+}
+
+/// All committed chunks of active videos, those together that lie on the same nodes in the same mode. Parts that are known
+/// to be lost do not count. Reads every row of the placements: for operators who ask, not for workers.
+pub(crate) fn placed(connection: &Connection) -> Result<Vec<PlacedChunks>, MetaError> {
+    let mut query = connection.prepare_cached(
+        "WITH placed AS (
+           SELECT c.video_id, c.kind = ?1 AS is_media, c.scheme, c.size_bytes,
+             (SELECT group_concat(n.node_id ORDER BY n.node_id)
+              FROM chunk_replicas r JOIN storage_nodes n ON n.node_url = r.node_url
+              WHERE r.chunk_id = c.chunk_id AND r.status = 'active') AS nodes
+           FROM chunks c JOIN videos v ON v.video_id = c.video_id WHERE v.status = 'active')
+         SELECT video_id, is_media, scheme, coalesce(nodes, ''), count(*), sum(size_bytes) FROM placed
+         GROUP BY video_id, is_media, scheme, nodes",
+    )?;
+    let mut found = query.query([ChunkKind::Media as u8])?;
+    let mut placed = Vec::new();
+    while let Some(row) = found.next()? {
+        placed.push(placed_chunks(row)?);
+    }
+    Ok(placed)
+}
+
+fn placed_chunks(row: &SqlRow<'_>) -> Result<PlacedChunks, MetaError> {
+    let (key, scheme, nodes): (String, String, String) = (row.get(0)?, row.get(2)?, row.get(3)?);
+    let place = Place {
+        table: "chunks",
+        key: &key,
+    };
+    let nodes = nodes.split(',').filter(|node| !node.is_empty());
+    Ok(PlacedChunks {
+        video: place.parsed(&key)?,
+        is_media: row.get(1)?,
+        scheme: from_word(place, &scheme)?,
+        nodes: nodes.map(|node| place.parsed(node)).collect::<Result<_, _>>()?,
+        chunks: place.unsigned(row.get(4)?)?,
+        size_bytes: place.unsigned(row.get(5)?)?,
     })
 }
 

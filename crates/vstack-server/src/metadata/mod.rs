@@ -213,7 +213,10 @@ fn routes(metadata: Arc<Metadata>, stop: CancellationToken) -> Router {
             "/video/{video_id}/redundancy",
             get(redundancy::show).put(redundancy::set),
         )
+        .route("/video/{video_id}/policy", get(redundancy::explain))
         .route("/redundancy", get(redundancy::status))
+        .route("/policy", get(redundancy::report))
+        .route("/durability", get(redundancy::durability))
         .route("/manifest/{video_id}", get(manifest::show))
         .route("/chunk/{chunk_id}/commit", post(plain::commit))
         .route("/consensus", get(counts::show))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt as _};
@@ -108,12 +108,19 @@ impl Healer<'_> {
                 repairs.push(Box::pin(async move { (task.chunk, repaired.await) }));
             }
         }
+        let began = Instant::now();
         let ended: Vec<(ChunkId, Result<u64, String>)> = stream::iter(repairs)
             .buffer_unordered(AT_ONCE)
             .inspect(|(_, outcome)| stretch.chunk_ended(outcome))
             .collect()
             .await;
         drop(stretch);
+        let read = |chunk: &ChunkId| Some(look.records.get(chunk)?.placement.digest.size_bytes);
+        let good = ended.iter().filter(|(_, outcome)| outcome.is_ok());
+        let read_bytes = good.filter_map(|(chunk, _)| read(chunk)).sum();
+        self.metadata
+            .redundancy
+            .measured(Kind::Repair, read_bytes, began.elapsed());
         let mut repaired = 0;
         for (chunk, outcome) in ended {
             match outcome {

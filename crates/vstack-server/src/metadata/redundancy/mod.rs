@@ -8,8 +8,10 @@
 mod convert;
 mod heal;
 mod mover;
+mod policy;
 mod progress;
 mod routes;
+mod speed;
 
 use std::sync::Mutex;
 
@@ -25,6 +27,7 @@ use super::state::Metadata;
 
 pub(super) use convert::run as convert_for_ever;
 pub(super) use heal::run as heal_for_ever;
+pub(super) use policy::{durability, explain, report};
 pub(super) use routes::{gateway_heartbeat, gateways, set, show, status, suspect};
 
 /// What an operator may set.
@@ -38,6 +41,7 @@ pub struct RedundancySettings {
 #[derive(Debug, Default)]
 pub(super) struct Redundancy {
     status: Mutex<RedundancyStatus>,
+    speeds: Mutex<speed::Speeds>,
     /// There is something to convert, perhaps.
     wake_convert: Notify,
     /// A part was found to be lost.

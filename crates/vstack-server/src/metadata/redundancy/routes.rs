@@ -181,7 +181,7 @@ fn stored_bytes(record: &ChunkRecord) -> u64 {
     part * record.placement.parts.len() as u64
 }
 
-const fn mode_word(video: &VideoRedundancy) -> &'static str {
+pub(super) const fn mode_word(video: &VideoRedundancy) -> &'static str {
     match (video.erasure_chunks, video.chunks) {
         (0, _) => "replicated",
         (coded, all) if coded == all => "erasure",

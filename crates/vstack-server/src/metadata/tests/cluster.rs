@@ -237,6 +237,12 @@ impl Cluster {
     /// An active video of an init segment and `media` chunks, whose bytes are their ids.
     pub(super) async fn active_video(&self, title: &str, media: u32) -> VideoId {
         let video = self.create(title).await;
+        self.fill(video, media).await;
+        video
+    }
+
+    /// Makes a video that was created active, as [`Cluster::active_video`] does.
+    pub(super) async fn fill(&self, video: VideoId, media: u32) {
         let chunks = (0..media).map(|seq| ChunkId::media(video, seq));
         for chunk in [ChunkId::init(video)].into_iter().chain(chunks) {
             self.store(chunk, chunk.to_string().as_bytes()).await;
@@ -247,7 +253,6 @@ impl Cluster {
             .await
             .expect("the video is complete");
         assert_eq!(entry.total_chunks, media);
-        video
     }
 
     /// How many nodes give this chunk out.

@@ -8,5 +8,6 @@ mod library;
 mod lifecycle;
 mod nodes;
 mod plain_clients;
+mod policy;
 mod recovery;
 mod redundancy;

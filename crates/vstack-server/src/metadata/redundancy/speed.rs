@@ -1,0 +1,136 @@
+//! How fast parts are made again, measured: durability figures rest on it.
+//!
+//! What counts is bytes read, since a shard is made from three. Conversions do the same work at half speed; they stand in
+//! until the first repair. Before both a speed is assumed, and the reports say so.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use vstack_api::policy::{RepairBasis, SpeedSource};
+use vstack_core::durability::RepairFacts;
+
+use super::Redundancy;
+use super::progress::Kind;
+
+/// Until something was measured: what a disk with a tenth of a gigabit link to itself does. Low on purpose.
+const ASSUMED_BYTES_PER_SECOND: f64 = 1e7;
+/// Older measurements fade: beyond this much time of work the sum is halved.
+const REMEMBERED_SECONDS: f64 = 3_600.0;
+
+/// Work of one kind so far.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Measured {
+    read_bytes: u64,
+    seconds: f64,
+}
+
+impl Measured {
+    fn add(&mut self, read_bytes: u64, took: Duration) {
+        self.read_bytes += read_bytes;
+        self.seconds += took.as_secs_f64();
+        if self.seconds > REMEMBERED_SECONDS {
+            self.read_bytes /= 2;
+            self.seconds /= 2.0;
+        }
+    }
+
+    fn bytes_per_second(self) -> Option<f64> {
+        (self.read_bytes > 0 && self.seconds > 0.0).then(|| self.read_bytes as f64 / self.seconds)
+    }
+}
+
+/// Of both kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Speeds {
+    repairs: Measured,
+    conversions: Measured,
+}
+
+impl Redundancy {
+    /// So many bytes were read, and what was made of them was placed.
+    pub(super) fn measured(&self, kind: Kind, read_bytes: u64, took: Duration) {
+        let mut speeds = self.speeds.lock().unwrap_or_else(PoisonError::into_inner);
+        match kind {
+            Kind::Conversion => speeds.conversions.add(read_bytes, took),
+            Kind::Repair => speeds.repairs.add(read_bytes, took),
+        }
+    }
+
+    /// What durability is computed from. `facts` is completed by the speed.
+    pub(super) fn repair_basis(&self, facts: RepairFacts) -> RepairBasis {
+        self.speeds
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .basis(facts)
+    }
+}
+
+impl Speeds {
+    fn basis(self, facts: RepairFacts) -> RepairBasis {
+        let known = [
+            (SpeedSource::Repairs, self.repairs),
+            (SpeedSource::Conversions, self.conversions),
+        ];
+        let measured = known
+            .into_iter()
+            .find_map(|(source, work)| Some((source, work, work.bytes_per_second()?)));
+        let assumed = (
+            SpeedSource::Assumed,
+            Measured::default(),
+            ASSUMED_BYTES_PER_SECOND,
+        );
+        let (speed_source, work, bytes_per_second) = measured.unwrap_or(assumed);
+        RepairBasis {
+            speed_source,
+            measured_bytes: work.read_bytes,
+            measured_seconds: work.seconds,
+            facts: RepairFacts {
+                bytes_per_second,
+                ..facts
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(speeds: Speeds, source: SpeedSource, bytes_per_second: f64) {
+        let facts = RepairFacts {
+            annual_failure_rate: 0.05,
+            bytes_per_second: 0.0,
+            wait_hours: 0.0,
+            nodes: 5,
+            operator_hours: 24.0,
+        };
+        let basis = speeds.basis(facts);
+        assert_eq!(
+            (basis.speed_source, basis.facts.bytes_per_second),
+            (source, bytes_per_second)
+        );
+    }
+
+    #[test]
+    fn repairs_lead_over_conversions_and_both_over_what_is_assumed() {
+        let mut speeds = Speeds::default();
+        check(speeds, SpeedSource::Assumed, ASSUMED_BYTES_PER_SECOND);
+        speeds.conversions.add(1_000, Duration::from_secs(2));
+        check(speeds, SpeedSource::Conversions, 500.0);
+        speeds.repairs.add(4_000, Duration::from_secs(1));
+        check(speeds, SpeedSource::Repairs, 4_000.0);
+    }
+
+    #[test]
+    fn what_was_measured_long_ago_fades() {
+        let mut work = Measured::default();
+        for _ in 0..100 {
+            work.add(1_000_000, Duration::from_secs(1_000));
+        }
+        for _ in 0..20 {
+            work.add(4_000_000, Duration::from_secs(1_000));
+        }
+        let speed = work.bytes_per_second().unwrap();
+        assert!((speed - 4_000.0).abs() < 10.0, "{speed}");
+    }
+}
