@@ -14,7 +14,7 @@ use tokio_util::io::ReaderStream;
 use vstack_api::transport::ByteStream;
 use vstack_api::wire::{Job, JobState, UploadAccepted};
 use vstack_api::{ErrorCode, MetadataClient, UploaderClient};
-use vstack_core::id::{SHARD_COUNT, VideoId};
+use vstack_core::id::SHARD_COUNT;
 
 use crate::args::{Place, RedundancyName, UploadOptions};
 use crate::failure::Failure;
@@ -50,13 +50,17 @@ pub(crate) async fn run(options: UploadOptions, place: &Place, output: &Output) 
     let mut failures = Vec::new();
     for file in &options.files {
         let title = options.title.clone().unwrap_or_else(|| title_of(file));
-        match one(&uploader, file, &title, output).await {
-            Ok(video) => {
-                if let Some(name) = options.redundancy {
-                    catalogue.set_redundancy(video, name.into()).await?;
-                }
+        let sent = async {
+            let accepted = send(&uploader, file, &title, output).await?;
+            output.json_line(&Line::Accepted(&accepted));
+            // Durable from here on, whatever becomes of this process.
+            if let Some(name) = options.redundancy {
+                catalogue.set_redundancy(accepted.video_id, name.into()).await?;
             }
-            Err(failure) => failures.push((file.clone(), failure)),
+            finished(&uploader, &accepted, &title, output).await
+        };
+        if let Err(failure) = sent.await {
+            failures.push((file.clone(), failure));
         }
     }
     summary(failures, options.files.len(), output)
@@ -111,14 +115,13 @@ fn title_of(file: &Path) -> String {
         .unwrap_or_default()
 }
 
-async fn one(
+/// Follows a job to its end.
+async fn finished(
     uploader: &UploaderClient,
-    file: &Path,
+    accepted: &UploadAccepted,
     title: &str,
     output: &Output,
-) -> Result<VideoId, Failure> {
-    let accepted = send(uploader, file, title, output).await?;
-    output.json_line(&Line::Accepted(&accepted));
+) -> Result<(), Failure> {
     let job = follow(uploader, &accepted.job_id, output).await?;
     output.clear_bar();
     if job.state == JobState::Done {
@@ -129,7 +132,7 @@ async fn one(
                 table::size(job.stored_bytes)
             )
         });
-        return Ok(job.video_id);
+        return Ok(());
     }
     Err(job_failure(job))
 }

@@ -14,6 +14,7 @@ use futures::stream::{self, Stream, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use vstack_api::consensus::ProposerCounts;
+use vstack_api::redundancy::RedundancyChoice;
 use vstack_api::wire::{Job, JobState, UploadAccepted};
 use vstack_api::{ErrorCode, Problem};
 use vstack_core::id::VideoId;
@@ -71,7 +72,8 @@ async fn finish_even_if_the_client_leaves(
     Ok((StatusCode::ACCEPTED, Json(accepted)))
 }
 
-/// Takes the fields in any order. A title behind the file renames the video.
+/// Takes the fields in any order. A title behind the file renames the video. A wish for its redundancy is durable before
+/// the upload is accepted; the conversion follows when the video is complete.
 async fn receive_form(
     uploader: &Uploader,
     mut form: Multipart,
@@ -79,21 +81,23 @@ async fn receive_form(
 ) -> Result<Arc<JobHandle>, Problem> {
     let mut title = None;
     let mut job: Option<Arc<JobHandle>> = None;
+    let mut redundancy = None;
     let result = loop {
         let field = match form.next_field().await {
             Ok(Some(field)) => field,
-            Ok(None) => break Ok(()),
+            Ok(None) => break fix_redundancy(uploader, job.as_deref(), redundancy).await,
             Err(error) => break Err(broken_form(&error.body_text())),
         };
         let step = match field.name() {
             Some("title") => take_title(uploader, field, &mut title, job.as_deref()).await,
+            Some("redundancy") => take_redundancy(field, &mut redundancy).await,
             Some("file") if job.is_some() => {
                 Err(Problem::new(ErrorCode::BadRequest, "send one file at a time"))
             }
             Some("file") => receive_file(uploader, field, title.as_deref(), form_bytes, &mut job).await,
             _ => Err(Problem::new(
                 ErrorCode::InvalidField,
-                "the form has the fields `file` and `title`, nothing else",
+                "the form has the fields `file`, `title` and `redundancy`, nothing else",
             )),
         };
         if let Err(problem) = step {
@@ -130,6 +134,30 @@ async fn take_title(
     Ok(())
 }
 
+async fn take_redundancy(field: Field<'_>, wish: &mut Option<RedundancyChoice>) -> Result<(), Problem> {
+    let text = short_text(field).await?;
+    let choice = serde_json::from_value(serde_json::Value::String(text)).map_err(|_| {
+        Problem::new(
+            ErrorCode::InvalidField,
+            "redundancy: it is `replicated`, `erasure` or `auto`",
+        )
+    })?;
+    *wish = Some(choice);
+    Ok(())
+}
+
+async fn fix_redundancy(
+    uploader: &Uploader,
+    job: Option<&JobHandle>,
+    wish: Option<RedundancyChoice>,
+) -> Result<(), Problem> {
+    let (Some(job), Some(choice)) = (job, wish) else {
+        return Ok(());
+    };
+    let fixed = uploader.metadata.set_redundancy(job.video(), choice).await;
+    fixed.map(drop).map_err(vstack_api::ApiError::into_problem)
+}
+
 async fn receive_file(
     uploader: &Uploader,
     field: Field<'_>,
@@ -158,10 +186,14 @@ async fn short_text(mut field: Field<'_>) -> Result<String, Problem> {
     {
         bytes.extend_from_slice(&piece);
         if bytes.len() > MAX_TEXT_BYTES {
-            return Err(Problem::new(ErrorCode::InvalidField, "the title is too long"));
+            return Err(Problem::new(
+                ErrorCode::InvalidField,
+                "a field of the form is too long",
+            ));
         }
     }
-    String::from_utf8(bytes).map_err(|_| Problem::new(ErrorCode::InvalidField, "the title is no UTF-8 text"))
+    String::from_utf8(bytes)
+        .map_err(|_| Problem::new(ErrorCode::InvalidField, "a field of the form is no UTF-8 text"))
 }
 
 fn broken_form(reason: &str) -> Problem {

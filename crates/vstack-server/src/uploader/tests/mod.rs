@@ -463,6 +463,9 @@ async fn forms_that_make_no_sense_are_refused() {
         (&[("title", "only a title")][..], 422),
         (&[("title", ""), ("file", "x")], 422),
         (&[("files", "x")], 422),
+        (&[("file", "x"), ("redundancy", "some")], 422),
+        // One node is too few for shards.
+        (&[("file", "x"), ("redundancy", "erasure")], 409),
         (&[("file", "x"), ("file", "y")], 400),
     ] {
         let answer = client.post(&url).multipart(form(parts)).send().await.unwrap();
