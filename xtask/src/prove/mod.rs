@@ -25,7 +25,7 @@ cargo xtask prove NAME [--seed N] [--count N] [--json]
   kill          a real process killed with SIGKILL (count: kills, 1000)
   power-cut     real power cuts of a loop-mounted ext4, as root (count: cuts, 200)
   fuzz          the parsers of bytes and text from outside (count: seconds for each target, 20)
-  mutants       bugs put into a copy of the store on purpose; its tests must catch each (count: the first so many)
+  mutants       bugs put into a copy of the store on purpose; its tests must catch each (NAME...: only these)
   model         every state of small clusters that run ChunkPaxos, and every mutant (--big: hours; --list; NAME...)
   all           all of them
 ";
@@ -42,7 +42,7 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
     let project = Project::load()?;
     let passed = match *name {
         "fuzz" => fuzz::run(&project, number(rest, "--count")?, number(rest, "--seed")?)?,
-        "mutants" => mutants::run(&project, number(rest, "--count")?)?,
+        "mutants" => mutants::run(&project, rest)?,
         "all" => all(&project, rest)?,
         "model" => model(&project, rest)?,
         name if RUNS.contains(&name) => proof(&project, name, rest)?,
@@ -65,7 +65,7 @@ fn all(project: &Project, rest: &[&str]) -> Result<bool> {
         passed &= proof(project, name, rest)?;
     }
     passed &= fuzz::run(project, None, number(rest, "--seed")?)?;
-    passed &= mutants::run(project, None)?;
+    passed &= mutants::run(project, &[])?;
     passed &= model(project, &[])?;
     Ok(passed)
 }

@@ -27,8 +27,9 @@ enum Outcome {
     NoBuild(String),
 }
 
-/// Runs the first `count` mutants, or all; whether each was caught.
-pub(super) fn run(project: &Project, count: Option<u64>) -> Result<bool> {
+/// Runs the mutants of these names, or all; whether each was caught.
+pub(super) fn run(project: &Project, names: &[&str]) -> Result<bool> {
+    let mutants = chosen(names)?;
     let tree = Tree::copy(project)?;
     say::step("the suite on the store as it is");
     match tree.judge()? {
@@ -36,13 +37,9 @@ pub(super) fn run(project: &Project, count: Option<u64>) -> Result<bool> {
         Outcome::Caught(test) => bail!("{test} fails without any mutant, so mutants prove nothing"),
         Outcome::NoBuild(said) => bail!("the copy in {} does not build:\n{said}", tree.root.display()),
     }
-    let wanted = count.map_or(MUTANTS.len(), |count| {
-        usize::try_from(count).unwrap_or(usize::MAX)
-    });
     let mut table = String::new();
     let mut caught = 0;
-    let mutants = &MUTANTS[..wanted.min(MUTANTS.len())];
-    for mutant in mutants {
+    for mutant in &mutants {
         say::step(&format!("mutant {}: {}", mutant.name, mutant.what));
         let started = Instant::now();
         let outcome = tree.with(mutant, Tree::judge)?;
@@ -61,6 +58,20 @@ pub(super) fn run(project: &Project, count: Option<u64>) -> Result<bool> {
     say::text(&table);
     say::text(&format!("mutants: {caught} of {} caught\n", mutants.len()));
     Ok(caught == mutants.len())
+}
+
+fn chosen(names: &[&str]) -> Result<Vec<&'static Mutant>> {
+    if names.is_empty() {
+        return Ok(MUTANTS.iter().collect());
+    }
+    let of_name = |name: &&str| {
+        let found = MUTANTS.iter().find(|mutant| mutant.name == *name);
+        found.with_context(|| {
+            let known: Vec<&str> = MUTANTS.iter().map(|mutant| mutant.name).collect();
+            format!("there is no mutant \"{name}\"; there are {}", known.join(", "))
+        })
+    };
+    names.iter().map(of_name).collect()
 }
 
 /// A copy of the project's sources.
