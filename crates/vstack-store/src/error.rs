@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use vstack_core::ballot::Ballot;
 use vstack_core::digest::Sha256Digest;
 use vstack_core::id::ChunkId;
@@ -48,10 +49,17 @@ impl DiskFault {
     /// Whether the disk has no room left: nothing is broken, deleting or adding space helps.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        use rustix::io::Errno;
-        [Errno::NOSPC, Errno::DQUOT]
-            .iter()
-            .any(|full| self.code == Some(full.raw_os_error()))
+        self.is_one_of(&[Errno::NOSPC, Errno::DQUOT])
+    }
+
+    /// Whether the process or the machine ran out of open files or memory: it says nothing about the disk, and passes.
+    #[must_use]
+    pub fn is_shortage(&self) -> bool {
+        self.is_one_of(&[Errno::MFILE, Errno::NFILE, Errno::NOMEM])
+    }
+
+    fn is_one_of(&self, codes: &[Errno]) -> bool {
+        codes.iter().any(|code| self.code == Some(code.raw_os_error()))
     }
 }
 

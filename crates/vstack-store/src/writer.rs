@@ -259,7 +259,9 @@ impl Writer {
             Err(fault) => {
                 // Even if only the folder's sync failed the name may be there after a restart, so it is not used again.
                 self.next_number += 1;
-                if !fault.is_full() {
+                if fault.is_shortage() {
+                    warn!(%fault, "no superblock can be made now");
+                } else if !fault.is_full() {
                     error!(%fault, "no superblock can be made, the store is read-only now");
                     self.shared.set_read_only(fault.clone());
                 }

@@ -4,8 +4,8 @@
 //! is gone; what was under way is there whole or not at all; nothing else exists.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -165,6 +165,48 @@ fn writing_goes_on_in_a_new_superblock_after_a_failed_sync() {
     assert!(!disk.touched_after_failure());
 }
 
+/// A put while no superblock can be made for want of `errno`'s resource, and one after it.
+fn check_shortage(errno: i32) {
+    let disk = SimDisk::default();
+    let (store, _) = open(&disk).unwrap();
+    let put = || store.put_blocking(PutRequest::new(chunk(1), Ballot::PLAIN, Bytes::from_static(b"x")));
+    disk.inject(Fault {
+        call: Some(Call::Create),
+        ..Fault::once(disk.calls(), errno)
+    });
+    assert_eq!(put().unwrap_err().kind(), ErrorKind::Unavailable, "errno {errno}");
+    assert_eq!(store.stats().read_only, None, "errno {errno}");
+    put().expect("it has passed");
+}
+
+#[test]
+fn too_many_open_files_refuse_a_put_and_do_not_make_the_store_read_only() {
+    const EMFILE: i32 = 24;
+    const ENFILE: i32 = 23;
+    const ENOMEM: i32 = 12;
+    for errno in [EMFILE, ENFILE, ENOMEM] {
+        check_shortage(errno);
+    }
+}
+
+#[test]
+fn a_file_system_that_was_remounted_read_only_makes_the_store_so_and_reads_go_on() {
+    const EROFS: i32 = 30;
+    let disk = SimDisk::default();
+    let (store, _) = open(&disk).unwrap();
+    let mut model = Model::default();
+    model.put(&store, &[(1, 0, 100)]);
+    disk.inject(Fault::for_ever(disk.calls(), EROFS));
+    let put = || store.put_blocking(PutRequest::new(chunk(2), Ballot::PLAIN, Bytes::from_static(b"x")));
+    // The open superblock fails, then a new one cannot be made.
+    put().expect_err("nothing can be written");
+    put().expect_err("nothing can be written");
+    let fault = store.stats().read_only.expect("it says so");
+    assert_eq!(fault.code, Some(EROFS));
+    assert!(matches!(put(), Err(StoreError::ReadOnly(_))));
+    check(&model, &store, "read-only");
+}
+
 /// Opens the store again after a failure, writes, cuts the power, and checks that what was acknowledged is there.
 fn check_after_failure(disk: &SimDisk, mut model: Model, what: &str) {
     let (store, _) = open(disk).expect(what);
@@ -225,6 +267,41 @@ fn a_mark_that_could_not_be_synced_is_no_ground_to_build_on() {
             "{operation}: {cached:?} {on_disk:?}"
         );
         check_after_failure(&disk, model, &format!("the {operation} of the mark failed"));
+    }
+}
+
+/// What a process leaves in memory that is killed after it wrote a second batch and before it synced it.
+fn killed_before_the_sync_of_object_2() -> SimDisk {
+    let disk = SimDisk::default();
+    let store = open_without_idle_marks(&disk);
+    let put = |seq| {
+        let request = PutRequest::new(chunk(seq), Ballot::PLAIN, Bytes::from(content(seq, 0, 3000)));
+        store.put_blocking(request).expect("stored");
+    };
+    put(1);
+    let left: Arc<Mutex<Option<SimDisk>>> = Arc::default();
+    let (seen, keep) = (disk.clone(), Arc::clone(&left));
+    disk.observe(Some(Box::new(move |_, call| {
+        if call == Call::Sync {
+            keep.lock().unwrap().get_or_insert_with(|| seen.snapshot());
+        }
+    })));
+    put(2);
+    disk.observe(None);
+    let left = left.lock().unwrap().take();
+    left.expect("a put is synced")
+}
+
+#[test]
+fn what_a_start_finds_in_memory_is_on_the_disk_before_anybody_is_told() {
+    let killed = killed_before_the_sync_of_object_2();
+    let store = open_without_idle_marks(&killed);
+    assert!(store.get(chunk(2), None).is_ok(), "memory has all of it");
+    // The store is open and has written nothing: what it found must not depend on that.
+    for seed in 0..20 {
+        let after = killed.restart(&mut Random::new(seed));
+        let (again, _) = open(&after).unwrap();
+        assert_eq!(again.get(chunk(2), None), Ok(content(2, 0, 3000)), "seed {seed}");
     }
 }
 
