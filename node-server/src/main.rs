@@ -28,6 +28,7 @@ mod signals;
 mod status;
 mod storage;
 mod table;
+mod upkeep;
 mod upload;
 mod upload_progress;
 mod video;

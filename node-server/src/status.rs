@@ -1,10 +1,12 @@
 //! `vstack status`.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde::Serialize;
 use vstack_api::consensus::CatalogueState;
 use vstack_api::policy::DurabilityQuery;
 use vstack_api::redundancy::RedundancyStatus;
-use vstack_api::wire::{NodeEntry, VideoQuery};
+use vstack_api::wire::VideoQuery;
 use vstack_core::node::NodeHealth;
 use vstack_server::dev::{ClusterState, ServeReady};
 
@@ -12,7 +14,8 @@ use crate::args::{Place, StatusOptions};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::redundancy::status_lines;
-use crate::{cluster, table};
+use crate::upkeep::{NodeStatus, scrub_cell};
+use crate::{cluster, table, upkeep};
 
 #[derive(Debug, Serialize)]
 struct Status {
@@ -26,7 +29,7 @@ struct Status {
     state: CatalogueState,
     /// Conversion, repair, and what is lost.
     redundancy: RedundancyStatus,
-    nodes: Vec<NodeEntry>,
+    nodes: Vec<NodeStatus>,
     /// Of `vstack dev`, when it runs this cluster on this machine.
     supervisor_pid: Option<u32>,
     children: Vec<ServeReady>,
@@ -64,7 +67,7 @@ pub(crate) async fn run(options: &StatusOptions, place: &Place, output: &Output)
             .filter(|node| node.status == NodeHealth::Healthy)
             .count(),
         total: nodes.len(),
-        nodes,
+        nodes: upkeep::ask(nodes).await,
         supervisor_pid: local.as_ref().map(|state| state.supervisor_pid),
         children: local.map(|state| state.cluster.children).unwrap_or_default(),
     };
@@ -97,6 +100,7 @@ fn described(status: &Status) -> String {
                 "disk",
                 "chunks",
                 "last seen",
+                "scrub",
                 "pid",
                 "node id"
             ],
@@ -125,7 +129,13 @@ fn lacking(state: &CatalogueState) -> String {
     text
 }
 
-fn row(node: &NodeEntry, status: &Status) -> Vec<String> {
+fn row(node: &NodeStatus, status: &Status) -> Vec<String> {
+    let now_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis();
+    let scrub = scrub_cell(node.scrub.as_ref(), u64::try_from(now_ms).unwrap_or(u64::MAX));
+    let node = &node.entry;
     let child = status
         .children
         .iter()
@@ -136,6 +146,7 @@ fn row(node: &NodeEntry, status: &Status) -> Vec<String> {
         format!("{:.1} %", node.disk_usage),
         node.chunk_count.to_string(),
         format!("{:.1} s ago", node.silent_ms as f64 / 1000.0),
+        scrub,
         child.map_or_else(|| "-".to_owned(), |child| child.pid.to_string()),
         node.node_id.to_string(),
     ]

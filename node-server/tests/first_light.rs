@@ -150,6 +150,11 @@ fn a_node_that_dies_stays_down_unless_restarting_was_asked_for() {
             child["pid"] != victim.pid && runs(u32::try_from(child["pid"].as_u64().unwrap()).unwrap())
         },
     );
+    until("each node's scrub is shown", Duration::from_secs(20), || {
+        let status = cluster.ask(&["status"]).succeeded();
+        let nodes = status["nodes"].as_array().unwrap();
+        nodes.iter().all(|node| node["scrub"]["running"].is_boolean())
+    });
     drop(cluster);
 
     let cluster = Dev::start_with(data.path(), &["--nodes", "3"]);

@@ -43,7 +43,26 @@ impl Collector for StoreFigures {
                 stats.batched_requests,
             ),
         ];
-        for (name, help, value) in counters {
+        let (scrub, compaction) = (node.store.scrub(), node.store.compaction());
+        let upkeep = [
+            (
+                "disk_errors",
+                "Errors of the disk, besides that it is full",
+                stats.disk_errors,
+            ),
+            (
+                "scrub_found",
+                "Damage found by the scrub since the folder was made",
+                scrub.found_total,
+            ),
+            ("compactions", "Compactions done", compaction.done),
+            (
+                "compaction_freed_bytes",
+                "Bytes that they gave back",
+                compaction.freed_bytes,
+            ),
+        ];
+        for (name, help, value) in counters.into_iter().chain(upkeep) {
             add(&mut encoder, name, help, &ConstCounter::new(value))?;
         }
         let gauges = [
@@ -76,7 +95,29 @@ impl Collector for StoreFigures {
                 node.load.egress_bps(),
             ),
         ];
-        for (name, help, value) in gauges {
+        let upkeep = [
+            (
+                "scrub_checked_bytes",
+                "Read in the scrub's round",
+                scrub.checked_bytes,
+            ),
+            (
+                "scrub_total_bytes",
+                "To be read in the scrub's round",
+                scrub.total_bytes,
+            ),
+            (
+                "scrub_last_ended_timestamp_seconds",
+                "When the last round of the scrub ended, 0 if none has",
+                scrub.last_ended.0 / 1000,
+            ),
+            (
+                "scrub_last_clean_timestamp_seconds",
+                "When the last round ended that found nothing, 0 if none has",
+                scrub.last_clean.0 / 1000,
+            ),
+        ];
+        for (name, help, value) in gauges.into_iter().chain(upkeep) {
             add(&mut encoder, name, help, &ConstGauge::new(value))?;
         }
         Ok(())

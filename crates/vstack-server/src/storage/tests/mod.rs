@@ -64,6 +64,13 @@ impl TestNode {
         Self::start_with(|_| {}).await
     }
 
+    /// What a counter of `/metrics` says, 0 while it is not there.
+    async fn counted(&self, line: &str) -> u64 {
+        let text = self.get("/metrics").await.text().await.expect("text");
+        let value = text.lines().find_map(|found| found.strip_prefix(line));
+        value.map_or(0, |value| value.trim().parse().expect("a number"))
+    }
+
     async fn start_with(change: impl FnOnce(&mut StorageConfig)) -> Self {
         Self::start_in(tempfile::tempdir().expect("a temporary folder"), change).await
     }

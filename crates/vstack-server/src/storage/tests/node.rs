@@ -109,6 +109,17 @@ async fn the_scrub_finds_rot_that_nobody_reads_and_health_tells() {
         ),
         (&Value::from(1), &Value::Null, &Value::from(1))
     );
+    assert_eq!(node.counted("vstack_storage_scrub_found_total").await, 1);
+    assert_eq!(
+        node.counted("vstack_storage_scrub_last_clean_timestamp_seconds")
+            .await,
+        0
+    );
+    let ended_ms = scrub["last_ended_ms"].as_u64().unwrap();
+    let counted = node
+        .counted("vstack_storage_scrub_last_ended_timestamp_seconds")
+        .await;
+    assert_eq!(counted, ended_ms / 1000);
     check_problem(
         node.get(&format!("/chunk/{}", chunk(1))).await,
         ErrorCode::ChunkCorrupt,

@@ -27,13 +27,6 @@ impl TestNode {
             .expect("a timeout");
         socket
     }
-
-    /// What a counter of `/metrics` says, 0 while it is not there.
-    async fn counted(&self, line: &str) -> u64 {
-        let text = self.get("/metrics").await.text().await.expect("text");
-        let value = text.lines().find_map(|found| found.strip_prefix(line));
-        value.map_or(0, |value| value.trim().parse().expect("a number"))
-    }
 }
 
 /// Waits until the other side closes; how long that took.
