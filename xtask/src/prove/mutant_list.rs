@@ -20,10 +20,11 @@ const BATCH: &str = "crates/vstack-store/src/batch.rs";
 const COPY: &str = "crates/vstack-store/src/compact/copy.rs";
 const DECIDE: &str = "crates/vstack-store/src/decide.rs";
 const DISK: &str = "crates/vstack-store/src/disk.rs";
+const IDENTITY: &str = "crates/vstack-store/src/identity.rs";
+const MARKER: &str = "crates/vstack-store/src/compact/marker.rs";
 const PLAN: &str = "crates/vstack-store/src/compact/plan.rs";
 const READ: &str = "crates/vstack-store/src/read.rs";
 const RECORD: &str = "crates/vstack-store/src/record.rs";
-const RUN: &str = "crates/vstack-store/src/compact/run.rs";
 const SCAN: &str = "crates/vstack-store/src/scan.rs";
 const SNAPSHOT: &str = "crates/vstack-store/src/snapshot.rs";
 const SUPERBLOCK: &str = "crates/vstack-store/src/superblock.rs";
@@ -218,8 +219,23 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "exchange-before-sync",
-        what: "the old superblocks go before the new one is synced to its end",
-        edits: &[edit(RUN, "            .and_then(|()| superblock.file.fsync())\n", "")],
+        what: "the marker of an exchange goes before the removal of the old superblocks is synced",
+        edits: &[edit(
+            MARKER,
+            "        disk.fsync_dir(&data).map_err(fault(\"sync\", &data))?;
+        self.remove(disk, &data)",
+            "        self.remove(disk, &data)",
+        )],
+    },
+    Mutant {
+        name: "replace-before-sync",
+        what: "node.json, markers and snapshots get their names before their bytes are synced",
+        edits: &[edit(
+            IDENTITY,
+            "    file.fsync().map_err(fault)?;
+    disk.rename",
+            "    disk.rename",
+        )],
     },
     Mutant {
         name: "trust-snapshot",
