@@ -1,19 +1,5 @@
 #![no_main]
 
-use peak_alloc::PeakAlloc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use vstack_proof::fuzzing::{Meter, scan};
+mod meter;
 
-#[global_allocator]
-static MEMORY: PeakAlloc = PeakAlloc;
-static BEFORE: AtomicUsize = AtomicUsize::new(0);
-
-const METER: Meter = Meter {
-    reset: || {
-        MEMORY.reset_peak_usage();
-        BEFORE.store(MEMORY.current_usage(), Ordering::Relaxed);
-    },
-    peak_bytes: || MEMORY.peak_usage().saturating_sub(BEFORE.load(Ordering::Relaxed)),
-};
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| scan(data, METER));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| vstack_proof::fuzzing::scan(data, meter::METER));

@@ -4,7 +4,7 @@
 //! No oracle is only "it does not crash": see each function. They panic when one fails, which is what a fuzzer looks for.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use vstack_core::ballot::Ballot;
@@ -13,10 +13,13 @@ use vstack_core::range::ByteRange;
 use vstack_store::record::{HEADER_LEN, MAGIC};
 use vstack_store::sim::{SimDisk, bytes_of};
 use vstack_store::superblock::{SUPERBLOCK_HEADER_LEN, SuperblockHeader};
-use vstack_store::{AdoptRequest, DeleteReason, ErrorKind, ObjectEntry, PutRequest, RecoveryReport, Store};
+use vstack_store::{
+    AdoptRequest, CheckDepth, DeleteReason, ErrorKind, ObjectEntry, PutRequest, RecoveryReport, Store,
+    read_index,
+};
 
 use crate::script::chunk;
-use crate::session::{FOLDER, open, seed_identities};
+use crate::session::{FOLDER, open, options, seed_identities};
 
 /// How memory is measured: a fuzz target brings an allocator that counts, a test does not.
 #[derive(Debug, Clone, Copy)]
@@ -73,9 +76,14 @@ fn superblock_path() -> PathBuf {
 
 /// A closed folder with `objects` objects, one of them adopted and one deleted.
 fn filled_disk(objects: u32) -> SimDisk {
+    filled(objects, SUPERBLOCK_BYTES).0
+}
+
+/// As [`filled_disk`], with the store still open.
+fn filled(objects: u32, superblock_bytes: u64) -> (SimDisk, Store) {
     let disk = SimDisk::new();
     seed_identities(7);
-    let (mut stepped, _) = open(&disk, SUPERBLOCK_BYTES).expect("an empty disk opens");
+    let (mut stepped, _) = open(&disk, superblock_bytes).expect("an empty disk opens");
     for seq in 0..objects {
         let len = 100 * seq as usize + 1;
         let request = PutRequest::new(chunk(seq), Ballot::PLAIN, Bytes::from(bytes_of(seq, len)));
@@ -102,7 +110,7 @@ fn filled_disk(objects: u32) -> SimDisk {
         .delete(chunk(1), Ballot::PLAIN, DeleteReason::Client, drop);
     stepped.write_all();
     stepped.idle();
-    disk
+    (disk, stepped.store().clone())
 }
 
 /// The bytes of a superblock: the first byte says what is made right in the rest, so that a fuzzer need not guess
@@ -182,7 +190,12 @@ fn check_objects(store: &Store, objects: &[ObjectEntry]) {
                     .stat(object.chunk, Some(object.ballot))
                     .expect("it was read")
                     .digest;
-                assert_eq!(digest, ChunkDigest::of(&data));
+                let right = ChunkDigest::of(&data);
+                assert_eq!(
+                    (digest.size_bytes, digest.sha256),
+                    (right.size_bytes, right.sha256)
+                );
+                check_leaves(store, object, digest == right);
             }
             Err(error) => assert!(
                 matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound),
@@ -190,6 +203,15 @@ fn check_objects(store: &Store, objects: &[ObjectEntry]) {
             ),
         }
     }
+}
+
+/// The leaves are only handed out under the root that the header names. Reading the bytes does not need it.
+fn check_leaves(store: &Store, object: &ObjectEntry, right: bool) {
+    let reader = store
+        .open_object(object.chunk, Some(object.ballot))
+        .expect("it was read");
+    let leaves = reader.hash_leaves().map_err(|error| error.kind());
+    assert_eq!(leaves.is_ok(), right, "{leaves:?}");
 }
 
 /// Any text as a `Range` header: what is read is within the object, printing and reading gives the same, and a reader
@@ -246,6 +268,100 @@ fn plainly(text: &str, size: u128) -> ByteRange {
     ByteRange::Part(narrow(first)..narrow(last.min(size - 1)) + 1)
 }
 
+/// Where the fixture's index snapshot is.
+fn snapshot_path() -> PathBuf {
+    Path::new(FOLDER).join("index/chunk_index.0000000001.snap")
+}
+
+/// A closed folder with several superblocks, and the snapshot that its store made of them.
+struct Snapshotted {
+    disk: SimDisk,
+    bytes: Vec<u8>,
+    /// What a start finds in the superblocks alone.
+    objects: Vec<ObjectEntry>,
+}
+
+const SNAPSHOT_HEAD_LEN: usize = 40;
+const SNAPSHOT_COVER_LEN: usize = 40;
+const SNAPSHOT_ENTRY_LEN: usize = 48;
+
+fn snapshotted() -> &'static Snapshotted {
+    static FIXTURE: OnceLock<Snapshotted> = OnceLock::new();
+    FIXTURE.get_or_init(|| {
+        // Small ones, so that some are closed.
+        let (disk, store) = filled(9, 8 << 10);
+        assert!(
+            store.save_snapshot().expect("the disk works"),
+            "there is something to save"
+        );
+        drop(store);
+        let bytes = disk.read(&snapshot_path()).expect("it was saved");
+        let disk = disk.without_file(&snapshot_path());
+        let (stepped, report) = open(&disk.snapshot(), SUPERBLOCK_BYTES).expect("it opened before");
+        assert_eq!(report.by_snapshot, 0);
+        let objects = stepped.store().objects(None, usize::MAX);
+        Snapshotted { disk, bytes, objects }
+    })
+}
+
+/// The bytes of a snapshot. Bit 0 of the first byte: the numbers of superblocks and entries and the checksum are made
+/// right. Bit 1: head and superblocks are those of the folder, so that the fuzzer's bytes are entries.
+fn snapshot_of(data: &[u8]) -> Vec<u8> {
+    let Some((how, rest)) = data.split_first() else {
+        return Vec::new();
+    };
+    let genuine = &snapshotted().bytes;
+    let covers = genuine[12] as usize;
+    let covers_end = SNAPSHOT_HEAD_LEN + covers * SNAPSHOT_COVER_LEN;
+    let mut file = if how & 2 == 2 {
+        genuine[..covers_end].to_vec()
+    } else {
+        Vec::new()
+    };
+    file.extend_from_slice(rest);
+    if how & 1 == 1 && file.len() >= covers_end {
+        let entries = (file.len() - covers_end) / SNAPSHOT_ENTRY_LEN;
+        file.truncate(covers_end + entries * SNAPSHOT_ENTRY_LEN);
+        file[12..16].copy_from_slice(&genuine[12..16]);
+        file[16..24].copy_from_slice(&(entries as u64).to_le_bytes());
+        let crc = crc32c::crc32c(&file);
+        file.extend_from_slice(&crc.to_le_bytes());
+    }
+    file
+}
+
+/// Any bytes as an index snapshot. The store opens, in memory in proportion to the snapshot; one that is not believed
+/// changes nothing at all; and whatever a believed one says, no object reads as anything but bytes of its own name with
+/// their own digest, and the checker, which reads every header, is not impressed.
+pub fn snapshot(data: &[u8], meter: Meter) {
+    let Snapshotted { disk, objects, .. } = snapshotted();
+    let file = snapshot_of(data);
+    let len = file.len();
+    let disk = disk.with_file(&snapshot_path(), file);
+    (meter.reset)();
+    let (stepped, report) = open(&disk, SUPERBLOCK_BYTES).expect("no snapshot keeps a store from opening");
+    let peak = (meter.peak_bytes)();
+    assert!(
+        peak <= FIXED_BYTES + BYTES_PER_BYTE * len,
+        "{peak} bytes of memory for a snapshot of {len}"
+    );
+    let found = stepped.store().objects(None, usize::MAX);
+    if report.by_snapshot == 0 {
+        assert_eq!(&found, objects, "a snapshot that is not believed says something");
+    }
+    check_objects(stepped.store(), &found);
+    drop(stepped);
+    let deep = read_index(
+        Path::new(FOLDER),
+        &options(Arc::new(disk.clone()), SUPERBLOCK_BYTES),
+        CheckDepth::EveryByte,
+    )
+    .expect("it opened");
+    let names = deep.iter().map(|line| (line.chunk, line.ballot));
+    let expected = objects.iter().map(|object| (object.chunk, object.ballot));
+    assert!(names.eq(expected), "a look at every byte believes a snapshot");
+}
+
 /// The seed corpora: for each target its inputs, by name.
 #[must_use]
 pub fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
@@ -263,6 +379,18 @@ pub fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         if objects == 2 {
             seeds.push(("scan", "whole-file".to_owned(), [&[0], &file[..]].concat()));
         }
+    }
+    let genuine = &snapshotted().bytes;
+    let entries_at = SNAPSHOT_HEAD_LEN + genuine[12] as usize * SNAPSHOT_COVER_LEN;
+    let entries = &genuine[entries_at..genuine.len() - 4];
+    for (name, how, bytes) in [
+        ("whole-file", 0, &genuine[..]),
+        ("cut", 0, &genuine[..genuine.len() / 2]),
+        ("head", 1, &genuine[..genuine.len() - 4]),
+        ("entries", 3, entries),
+        ("no-entries", 3, &[]),
+    ] {
+        seeds.push(("snapshot", name.to_owned(), [&[how], bytes].concat()));
     }
     let texts = [
         "bytes=0-0",

@@ -42,7 +42,7 @@ fn next_uuid() -> Uuid {
 }
 
 /// Options for a store on `disk`: small superblocks, no reserve, no clock.
-fn options(disk: Arc<dyn Disk>, superblock_bytes: u64) -> StoreOptions {
+pub(crate) fn options(disk: Arc<dyn Disk>, superblock_bytes: u64) -> StoreOptions {
     StoreOptions {
         superblock_bytes,
         reserve: Reserve::Bytes(0),

@@ -68,5 +68,6 @@ fn check_corpus(target: &str, run: impl Fn(&[u8])) {
 #[test]
 fn the_seeds_of_every_fuzz_target_pass_its_oracle() {
     check_corpus("scan", |data| fuzzing::scan(data, Meter::NONE));
+    check_corpus("snapshot", |data| fuzzing::snapshot(data, Meter::NONE));
     check_corpus("range", fuzzing::range);
 }

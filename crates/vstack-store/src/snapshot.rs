@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 use vstack_core::ballot::Ballot;
 use vstack_core::id::{ChunkId, NodeId};
+use vstack_core::limits::MAX_CHUNK_BYTES;
 
 use crate::disk::{Disk, OpenMode, read_exact};
 use crate::error::DiskFault;
@@ -171,10 +172,14 @@ fn decode_entry(bytes: &[u8]) -> Option<(ObjectName, Location)> {
         2 => ObjectState::Corrupt,
         _ => return None,
     };
+    let size_bytes = u32_at(bytes, 40);
+    if u64::from(size_bytes) > MAX_CHUNK_BYTES {
+        return None;
+    }
     let location = Location {
         superblock: u32_at(bytes, 32),
         offset_words: u32_at(bytes, 36),
-        size_bytes: u32_at(bytes, 40),
+        size_bytes,
         state,
         by_reference: bytes[45] == 1,
     };

@@ -118,9 +118,12 @@ fn a_snapshot_that_is_damaged_or_not_of_these_files_is_ignored() {
         damaged[bit / 8] ^= 1 << (bit % 8);
         check_ignored(&with(damaged), &model, &format!("bit {bit}"));
     }
-    // With a right checksum: another version, 10^9 entries, 10^9 superblocks, another node, another length of a file.
+    let first_entry = 40 + 40 * usize::from(snapshot[12]);
+    // With a right checksum: another version, 10^9 entries, 10^9 superblocks, another node, another length of a file, an
+    // object larger than any.
     for (at, value) in [
-        (8, 2u32),
+        (first_entry + 40, u32::MAX),
+        (8, 2),
         (16, 1_000_000_000),
         (12, 1_000_000_000),
         (24, 7),

@@ -4,7 +4,7 @@
 //! `-C` flags, so neither a nightly toolchain nor cargo-fuzz is needed; and without an address sanitizer, since none of
 //! this code is unsafe, a run tries 25 times as many inputs. The build has its own target folder.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -12,28 +12,19 @@ use anyhow::{Context as _, Result, bail};
 use crate::project::Project;
 use crate::{say, step};
 
-const TARGETS: [&str; 2] = ["scan", "range"];
-/// For each target, by command.
-const SECONDS: u64 = 20;
-/// For each target in a test run, after its seed corpus. A number and not a time, so that the same sources get the same
-/// verdict on every machine; new findings are looked for by command.
-const TEST_RUNS: u64 = 2_000;
+const TARGETS: [&str; 3] = ["scan", "snapshot", "range"];
+/// For each target, by command and in the tests.
+const SECONDS: u64 = 60;
 
-/// How long a target is fuzzed.
-#[derive(Debug, Clone, Copy)]
-enum Bound {
-    Seconds(u64),
-    Runs(u64),
+/// Which inputs a run begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// The seed corpus and what earlier runs have found worth keeping.
+    Earlier,
+    /// The seed corpus alone, so that a test run does not depend on what was run before.
+    Seeds,
 }
 
-impl Bound {
-    fn argument(self) -> String {
-        match self {
-            Self::Seconds(seconds) => format!("-max_total_time={seconds}"),
-            Self::Runs(runs) => format!("-runs={runs}"),
-        }
-    }
-}
 /// What cargo-fuzz passes, without the sanitizer.
 const FLAGS: [&str; 8] = [
     "-Cpasses=sancov-module",
@@ -50,7 +41,8 @@ const FLAGS: [&str; 8] = [
 pub(super) fn run(project: &Project, seconds: Option<u64>, seed: Option<u64>) -> Result<bool> {
     let findings = fuzz(
         project,
-        Bound::Seconds(seconds.unwrap_or(SECONDS)),
+        From::Earlier,
+        seconds.unwrap_or(SECONDS),
         seed.unwrap_or(1),
     )?;
     for finding in &findings {
@@ -66,16 +58,18 @@ pub(super) fn run(project: &Project, seconds: Option<u64>, seed: Option<u64>) ->
 
 /// As `cargo xtask test` does it; one line for each target that found something.
 pub(crate) fn short(project: &Project) -> Result<Vec<String>> {
-    fuzz(project, Bound::Runs(TEST_RUNS), 1)
+    fuzz(project, From::Seeds, SECONDS, 1)
 }
 
-fn fuzz(project: &Project, bound: Bound, seed: u64) -> Result<Vec<String>> {
+fn fuzz(project: &Project, from: From, seconds: u64, seed: u64) -> Result<Vec<String>> {
     say::step("building the fuzz targets");
     let programs = build(project)?;
     let mut findings = Vec::new();
     for name in TARGETS {
-        say::step(&format!("fuzzing {name}, {bound:?}, seed {seed}"));
-        findings.extend(fuzz_target(project, &programs, name, bound, seed)?);
+        say::step(&format!("fuzzing {name} for {seconds} s, seed {seed}"));
+        let mut command = Command::new(programs.join(name));
+        command.args([format!("-max_total_time={seconds}"), format!("-seed={seed}")]);
+        findings.extend(fuzz_target(project, command, name, from)?);
     }
     Ok(findings)
 }
@@ -95,21 +89,17 @@ fn build(project: &Project) -> Result<PathBuf> {
     Ok(target.join(host).join("release"))
 }
 
-fn fuzz_target(
-    project: &Project,
-    programs: &Path,
-    name: &str,
-    bound: Bound,
-    seed: u64,
-) -> Result<Option<String>> {
+/// Runs `command`, a target with its bound, on its corpus; what it found.
+fn fuzz_target(project: &Project, mut command: Command, name: &str, from: From) -> Result<Option<String>> {
+    let program = PathBuf::from(command.get_program());
     let seeds = project.root.join("fuzz/corpus").join(name);
     let work = project.target.join("fuzz/found").join(name);
     // New inputs go to the first folder, so that the seeds in the repository stay as they are.
-    let grown = match bound {
-        Bound::Seconds(_) => work.join("corpus"),
-        Bound::Runs(_) => work.join("test-corpus"),
-    };
-    if matches!(bound, Bound::Runs(_)) && grown.exists() {
+    let grown = work.join(match from {
+        From::Earlier => "corpus",
+        From::Seeds => "test-corpus",
+    });
+    if from == From::Seeds && grown.exists() {
         std::fs::remove_dir_all(&grown).with_context(|| format!("cannot empty {}", grown.display()))?;
     }
     std::fs::create_dir_all(&grown).with_context(|| format!("cannot make {}", grown.display()))?;
@@ -117,10 +107,7 @@ fn fuzz_target(
         bail!("{} has no seed corpus", seeds.display());
     }
     let finding = work.join("finding-");
-    let mut command = Command::new(programs.join(name));
     command.args([
-        bound.argument(),
-        format!("-seed={seed}"),
         format!("-artifact_prefix={}", finding.display()),
         "-timeout=10".to_owned(),
         "-rss_limit_mb=1024".to_owned(),
@@ -139,7 +126,7 @@ fn fuzz_target(
         .find_map(|line| line.split("Test unit written to ").nth(1));
     Ok(Some(format!(
         "fuzz target {name} found something; again: {} {}",
-        programs.join(name).display(),
+        program.display(),
         kept.unwrap_or("(no input was kept)")
     )))
 }

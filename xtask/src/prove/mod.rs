@@ -24,7 +24,7 @@ cargo xtask prove NAME [--seed N] [--count N] [--json]
   nth-call      every single disk call fails once and for ever (count: failed calls, 200000)
   kill          a real process killed with SIGKILL (count: kills, 1000)
   power-cut     real power cuts of a loop-mounted ext4, as root (count: cuts, 200)
-  fuzz          the parsers of bytes and text from outside (count: seconds for each target, 20)
+  fuzz          the parsers of bytes and text from outside (count: seconds for each target, 60)
   mutants       bugs put into a copy of the store on purpose; its tests must catch each (NAME...: only these)
   model         every state of small clusters that run ChunkPaxos, and every mutant (--big: hours; --list; NAME...)
   all           all of them

@@ -1,0 +1,5 @@
+#![no_main]
+
+mod meter;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| vstack_proof::fuzzing::snapshot(data, meter::METER));
