@@ -164,6 +164,9 @@ pub(crate) struct ServeOptions {
     /// Seconds from a node's being down until its parts are made again elsewhere [default: 600].
     #[arg(long, value_name = "SECONDS", env = "VSTACK_REPAIR_GRACE_S")]
     pub(crate) repair_grace_s: Option<u64>,
+    /// Seconds for which a node that gave out wrong bytes three times is not trusted [default: 600].
+    #[arg(long, value_name = "SECONDS", env = "VSTACK_QUARANTINE_S")]
+    pub(crate) quarantine_s: Option<u64>,
     /// End when this process ends.
     #[arg(long, value_name = "PID", hide = true)]
     pub(crate) parent_pid: Option<u32>,

@@ -97,6 +97,7 @@ fn described(view: &VideoRedundancyView) -> String {
 const fn word(state: PartWord) -> &'static str {
     match state {
         PartWord::Good => "good",
+        PartWord::Checking => "checking",
         PartWord::Leaving => "leaving",
         PartWord::Away => "away",
         PartWord::Missing => "missing",

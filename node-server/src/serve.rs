@@ -112,6 +112,9 @@ fn redundancy(options: &ServeOptions) -> RedundancySettings {
     if let Some(seconds) = options.repair_grace_s {
         settings.repair.grace_ms = seconds.saturating_mul(1_000);
     }
+    if let Some(seconds) = options.quarantine_s {
+        settings.repair.quarantine_ms = seconds.saturating_mul(1_000);
+    }
     settings
 }
 

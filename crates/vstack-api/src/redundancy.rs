@@ -69,11 +69,13 @@ pub struct PartPlace {
 #[serde(rename_all = "lowercase")]
 pub enum PartWord {
     Good,
+    /// Its node has just come back and is being compared.
+    Checking,
     /// Its node is to be emptied.
     Leaving,
     /// Its node is silent, and waited for.
     Away,
-    /// Its node has been silent for too long.
+    /// Its node has been silent for too long, or gave out wrong bytes lately.
     Missing,
     /// Gone or corrupt.
     Lost,

@@ -22,3 +22,4 @@ pub mod redundancy;
 pub mod rendezvous;
 pub mod repair;
 pub mod time;
+pub mod trust;

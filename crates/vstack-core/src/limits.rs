@@ -59,6 +59,8 @@ pub const COOL_AFTER_MS: u64 = 24 * 3_600_000;
 pub const SMALL_VIDEO_BYTES: u64 = MIB;
 /// Parts of a node that is down are replaced after this: most nodes that go come back.
 pub const REPAIR_GRACE_MS: u64 = 10 * 60_000;
+/// A node that gave out wrong bytes three times within this is not trusted for this long.
+pub const QUARANTINE_MS: u64 = 10 * 60_000;
 /// A repeated call for one session counts once within this time. Sessions are hours long, retries take seconds.
 pub const VIEW_SESSION_KEPT_MS: u64 = 48 * 3_600_000;
 /// A video's catalogue object is written again at most this often while its placements change.

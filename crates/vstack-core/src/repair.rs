@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{ChunkId, NodeId};
-use crate::limits::REPAIR_GRACE_MS;
+use crate::limits::{QUARANTINE_MS, REPAIR_GRACE_MS};
 use crate::node::{NodeHealth, NodeState};
 use crate::placement::{Part, Scheme};
 use crate::time::UnixMillis;
@@ -19,8 +19,12 @@ pub struct NodeFacts {
     pub health: NodeHealth,
     pub last_seen: UnixMillis,
     pub state: NodeState,
-    /// It can take a new part: healthy, wanted, writable and with room.
+    /// It can take a new part: healthy, wanted, writable, trusted and with room.
     pub takes_parts: bool,
+    /// It gave out wrong bytes lately: what it holds counts for nothing until it is trusted again.
+    pub distrusted: bool,
+    /// It came back and has not yet told what it still holds.
+    pub returning: bool,
 }
 
 /// A decided chunk, as far as repair looks at it.
@@ -40,12 +44,15 @@ pub struct ChunkFacts {
 pub struct Settings {
     /// From "down" until parts are replaced.
     pub grace_ms: u64,
+    /// How long a node that lies is not trusted.
+    pub quarantine_ms: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             grace_ms: REPAIR_GRACE_MS,
+            quarantine_ms: QUARANTINE_MS,
         }
     }
 }
@@ -54,11 +61,13 @@ impl Default for Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartState {
     Good,
+    /// Readable, but its node has just come back and is being compared with the catalogue.
+    Checking,
     /// Readable, but its node is to be emptied.
     Leaving,
     /// Its node is silent, within the grace or in maintenance.
     Away,
-    /// Its node has been silent for too long. It may come back.
+    /// Its node has been silent for too long, or is not trusted. It may come back.
     Missing,
     /// Gone or corrupt for certain.
     Lost,
@@ -68,7 +77,7 @@ impl PartState {
     /// A reader gets it now.
     #[must_use]
     pub const fn is_readable(self) -> bool {
-        matches!(self, Self::Good | Self::Leaving)
+        matches!(self, Self::Good | Self::Checking | Self::Leaving)
     }
 
     /// It has to be made again elsewhere.
@@ -101,7 +110,7 @@ pub struct Plan {
     pub unreadable: Vec<ChunkId>,
     /// Chunks of which too few parts exist anywhere.
     pub data_loss: Vec<ChunkId>,
-    /// Chunks with parts that are away and still within their grace.
+    /// Chunks that have all their parts, some of them away within the grace or on nodes that are being compared.
     pub waiting: usize,
 }
 
@@ -168,7 +177,7 @@ fn examine(
     let kept = chunk.parts.len() - replace.len();
     let missing = chunk.scheme.part_count().saturating_sub(kept);
     if missing == 0 {
-        plan.waiting += usize::from(readable < chunk.parts.len());
+        plan.waiting += usize::from(count(|state| state != PartState::Good) > 0);
         return;
     }
     let task = Task {
@@ -209,7 +218,9 @@ pub fn part_state(
     match (node.state, node.health) {
         // A removed node is not asked again, whether it would answer or not.
         (NodeState::Removed, _) => PartState::Lost,
+        (_, NodeHealth::Healthy | NodeHealth::Degraded) if node.distrusted => PartState::Missing,
         (NodeState::Draining, NodeHealth::Healthy | NodeHealth::Degraded) => PartState::Leaving,
+        (_, NodeHealth::Healthy | NodeHealth::Degraded) if node.returning => PartState::Checking,
         (_, NodeHealth::Healthy | NodeHealth::Degraded) => PartState::Good,
         (NodeState::Maintenance, NodeHealth::Down) => PartState::Away,
         (NodeState::Draining, NodeHealth::Down) => PartState::Missing,
@@ -241,6 +252,8 @@ mod tests {
             last_seen: NOW,
             state: NodeState::Active,
             takes_parts: true,
+            distrusted: false,
+            returning: false,
         }
     }
 
@@ -350,6 +363,33 @@ mod tests {
         let shards = [chunk(0, Scheme::Erasure, &[1, 2, 3, 4, 5], &[], 0.0)];
         assert_eq!(plan_on(&shards, 5, &[(3, gone)]).degraded.len(), 1);
         assert_eq!(plan_on(&shards, 6, &[(3, gone)]).tasks.len(), 1);
+    }
+
+    #[test]
+    fn what_lies_on_a_node_that_lies_is_made_again_elsewhere_and_is_not_lost() {
+        let liar = NodeFacts {
+            distrusted: true,
+            takes_parts: false,
+            ..healthy()
+        };
+        let copies = [chunk(0, Scheme::Replicated, &[1, 2, 3], &[], 0.0)];
+        let found = plan(&copies, &cluster(4, &[(1, liar)]), Settings::default(), NOW);
+        assert_eq!((found.tasks[0].spare, found.tasks[0].missing), (1, 1));
+        let all = [(1, liar), (2, liar), (3, liar)];
+        let found = plan(&copies, &cluster(4, &all), Settings::default(), NOW);
+        assert_eq!((found.unreadable.len(), found.data_loss.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_node_that_came_back_counts_when_it_has_told_what_it_holds() {
+        let back = NodeFacts {
+            returning: true,
+            ..healthy()
+        };
+        let chunks = [chunk(0, Scheme::Replicated, &[1, 2, 3], &[], 0.0)];
+        let found = plan(&chunks, &cluster(4, &[(1, back)]), Settings::default(), NOW);
+        assert_eq!((found.tasks.len(), found.waiting), (0, 1));
+        assert!(plan(&chunks, &cluster(4, &[]), Settings::default(), NOW).is_calm());
     }
 
     #[test]

@@ -261,6 +261,8 @@ pub struct HeartbeatReply {
     pub before: Option<NodeHealth>,
     /// Its disk was replaced: parts that it held are lost.
     pub lost_parts: u64,
+    /// It was down, or was started again since: what it holds is to be compared.
+    pub returned: bool,
     /// What the node writes down, so that no later life of the catalogue can have the same; `None` while nothing is
     /// granted.
     pub generation: Option<u64>,

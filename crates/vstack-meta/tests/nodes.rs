@@ -39,6 +39,7 @@ async fn the_first_heartbeat_registers_and_silence_is_judged() {
         HeartbeatReply {
             before: None,
             lost_parts: 0,
+            returned: false,
             generation: Some(catalogue.store.generation()),
         }
     );

@@ -460,6 +460,7 @@ fn node_entry(node: &TestNode) -> NodeEntry {
         status: NodeHealth::Healthy,
         state: vstack_core::node::NodeState::Active,
         read_only: false,
+        quarantined: false,
         incarnation: Incarnation(Uuid::nil()),
         boot_epoch: 1,
         version: "0".to_owned(),

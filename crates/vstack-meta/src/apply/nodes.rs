@@ -39,6 +39,10 @@ pub(super) fn heartbeat(
         Some(known) if known.incarnation != report.incarnation => lose_parts(connection, &report.url)?,
         _ => 0,
     };
+    let returned = known.as_ref().is_some_and(|known| {
+        NodeHealth::of_silence(known.last_heartbeat, now) == NodeHealth::Down
+            || (known.incarnation, known.boot_epoch) != (report.incarnation, report.boot_epoch)
+    });
     let before = known.map(|known| known.health(now));
     let generation = match behind(connection)? {
         Behind::Ballots => None,
@@ -47,6 +51,7 @@ pub(super) fn heartbeat(
     Ok(HeartbeatReply {
         before,
         lost_parts,
+        returned,
         generation,
     })
 }

@@ -39,7 +39,7 @@ pub(super) async fn open(
     metadata.counts.open_items.inc_by(batch.requests.len() as u64);
     let nodes = metadata.nodes().await?;
     let now = metadata.now();
-    let choice = Choice::new(&nodes, now).after_start(metadata.running_for_ms());
+    let choice = Choice::of(&metadata, &nodes);
     let commands: Vec<_> = batch
         .requests
         .iter()

@@ -40,7 +40,10 @@ pub(super) async fn chunk_bytes(
         .filter_map(|part| Some((part, nodes.get(&part.node)?)))
         .collect();
     // Data shards before parity: they need no decoding.
-    parts.sort_by_key(|(part, node)| (node.health(now), part.shard));
+    let all: Vec<NodeRecord> = nodes.values().cloned().collect();
+    let distrusted = metadata.distrusted(&all);
+    let doubt = |node: &NodeRecord| (distrusted.contains(&node.node), node.health(now));
+    parts.sort_by_key(|(part, node)| (doubt(node), part.shard));
     let read = match chunk.placement.scheme {
         Scheme::Replicated => from_copies(metadata, chunk, &parts).await,
         Scheme::Erasure => from_shards(metadata, chunk, &parts).await,
@@ -115,11 +118,12 @@ async fn read_part(
     };
     match tokio::time::timeout(READ_WITHIN, read).await {
         Ok(Ok(bytes)) if Sha256Digest::of(&bytes) == part.sha256 => return Some(bytes),
-        Ok(Ok(bytes)) if bytes.len() as u64 == size_bytes => {
-            warn!(chunk = %object, node = %part.node, "a part has other bytes, it counts as lost");
+        // Not cut off on the way, which is an error of the connection: the node says that this is the part.
+        Ok(Ok(bytes)) => {
+            warn!(chunk = %object, node = %part.node, bytes = bytes.len(), "a part has other bytes, it counts as lost");
+            metadata.redundancy.trust.lied(part.node, metadata.now());
             lose(metadata, chunk, part, node).await;
         }
-        Ok(Ok(_)) => warn!(chunk = %object, node = %part.node, "a part came in a wrong length"),
         Ok(Err(error)) if matches!(error.code(), ErrorCode::ChunkCorrupt | ErrorCode::ChunkNotFound) => {
             warn!(chunk = %object, node = %part.node, %error, "a part is gone or damaged, it counts as lost");
             lose(metadata, chunk, part, node).await;

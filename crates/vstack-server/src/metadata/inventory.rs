@@ -72,6 +72,7 @@ pub(super) async fn details(
             && parts > 0
         {
             warn!(%node, parts, "a node lacks parts that it had; they are lost and wait for repair");
+            metadata.redundancy.wake_heal.notify_one();
         }
     }
     let aged: Vec<_> = details

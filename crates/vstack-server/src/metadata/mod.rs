@@ -183,6 +183,7 @@ fn serve(
     tokio::spawn(care::run(metadata.clone(), unchecked, stop.clone()));
     tokio::spawn(redundancy::convert_for_ever(metadata.clone(), stop.clone()));
     tokio::spawn(redundancy::heal_for_ever(metadata.clone(), stop.clone()));
+    tokio::spawn(redundancy::compare_for_ever(metadata.clone(), stop.clone()));
     let address = config.listen;
     let metrics = Metrics::new();
     metadata.counts.register(&metrics);

@@ -1,6 +1,6 @@
 //! Nodes and uploaders: heartbeats, lists, states, and the judgement of silence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +63,9 @@ pub(super) async fn heartbeat(
         if reply.before.is_none() {
             info!(%node, url = %heartbeat.url, "node registered");
         }
+        if reply.returned {
+            metadata.redundancy.trust.returned(node);
+        }
         if reply.lost_parts > 0 {
             warn!(%node, parts = reply.lost_parts, "node came back with another disk, its parts are lost");
         }
@@ -110,10 +113,14 @@ fn check_heartbeat(heartbeat: &Heartbeat) -> Answer<()> {
 }
 
 pub(super) async fn all(State(metadata): State<Arc<Metadata>>) -> Answer<Json<Vec<NodeEntry>>> {
-    let now = metadata.now();
     let nodes = metadata.nodes().await?;
     let members = nodes.iter().filter(|node| node.is_member());
-    Ok(Json(members.map(|node| entry(node, now)).collect()))
+    let distrusted = metadata.distrusted(&nodes);
+    Ok(Json(
+        members
+            .map(|node| entry(node, &distrusted, metadata.now()))
+            .collect(),
+    ))
 }
 
 pub(super) async fn show(
@@ -129,7 +136,7 @@ async fn detail(metadata: &Metadata, node: NodeId, parts: NodeParts) -> Answer<N
     let record = nodes.iter().find(|record| record.node == node);
     let record = record.ok_or_else(|| refusal(MetaError::UnknownNode { node }))?;
     Ok(NodeDetail {
-        entry: entry(record, metadata.now()),
+        entry: entry(record, &metadata.distrusted(&nodes), metadata.now()),
         parts: parts.live,
         only_holder_of: parts.only_holder_of,
         lost_parts: parts.lost,
@@ -162,6 +169,10 @@ pub(super) async fn change(
     };
     let now = metadata.now();
     let reply = metadata.apply(Cmd::ChangeNode { node, change, now }).await?;
+    if action == NodeAction::Readopt {
+        metadata.redundancy.trust.forgive(node);
+    }
+    metadata.redundancy.wake_heal.notify_one();
     detail(&metadata, node, reply.node().unwrap_or_default())
         .await
         .map(Json)
@@ -173,10 +184,11 @@ pub(super) async fn healthy(State(metadata): State<Arc<Metadata>>) -> Answer<Jso
     let healthy = nodes
         .iter()
         .filter(|node| node.is_member() && node.health(now) == NodeHealth::Healthy);
-    Ok(Json(healthy.map(|node| entry(node, now)).collect()))
+    let distrusted = metadata.distrusted(&nodes);
+    Ok(Json(healthy.map(|node| entry(node, &distrusted, now)).collect()))
 }
 
-fn entry(node: &NodeRecord, now: UnixMillis) -> NodeEntry {
+fn entry(node: &NodeRecord, distrusted: &BTreeSet<NodeId>, now: UnixMillis) -> NodeEntry {
     NodeEntry {
         node_id: node.node,
         node_url: node.url.clone(),
@@ -187,6 +199,7 @@ fn entry(node: &NodeRecord, now: UnixMillis) -> NodeEntry {
         status: node.health(now),
         state: node.state,
         read_only: node.read_only,
+        quarantined: distrusted.contains(&node.node),
         incarnation: node.incarnation,
         boot_epoch: node.boot_epoch,
         version: node.version.clone(),

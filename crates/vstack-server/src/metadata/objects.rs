@@ -109,7 +109,7 @@ enum Stored {
 
 async fn store(metadata: &Metadata, chunk: ChunkId, bytes: Bytes) -> Result<Stored, String> {
     let nodes = metadata.nodes().await.map_err(|refusal| refusal.0.to_string())?;
-    let choice = Choice::new(&nodes, metadata.now()).after_start(metadata.running_for_ms());
+    let choice = Choice::of(metadata, &nodes);
     let chosen = choice.choose(chunk, &BTreeSet::new(), REPLICA_MIN_ACK);
     let open = OpenChunk {
         chunk,

@@ -11,6 +11,8 @@ use vstack_core::rendezvous::{Candidate, Domain, choose_beside};
 use vstack_core::time::UnixMillis;
 use vstack_meta::NodeRecord;
 
+use super::state::Metadata;
+
 /// The nodes as they are now, for a whole batch.
 #[derive(Debug)]
 pub(super) struct Choice<'a> {
@@ -18,20 +20,32 @@ pub(super) struct Choice<'a> {
     now: UnixMillis,
     /// The role has just started: nodes that look silent may not have had the time to report.
     just_started: bool,
+    /// They gave out wrong bytes lately.
+    distrusted: BTreeSet<NodeId>,
 }
 
 impl<'a> Choice<'a> {
-    pub(super) const fn new(nodes: &'a [NodeRecord], now: UnixMillis) -> Self {
+    pub(super) fn new(nodes: &'a [NodeRecord], now: UnixMillis) -> Self {
         Self {
             nodes,
             now,
             just_started: false,
+            distrusted: BTreeSet::new(),
+        }
+    }
+
+    /// Among the nodes of a running role.
+    pub(super) fn of(metadata: &Metadata, nodes: &'a [NodeRecord]) -> Self {
+        let choice = Self::new(nodes, metadata.now()).after_start(metadata.running_for_ms());
+        Self {
+            distrusted: metadata.distrusted(nodes),
+            ..choice
         }
     }
 
     /// The same, by a role that runs for so long. Right after its start it knows its nodes by what it last heard before
     /// it went down; too few of them is no answer then, or every upload would make do with fewer copies.
-    pub(super) const fn after_start(self, running_for_ms: u64) -> Self {
+    fn after_start(self, running_for_ms: u64) -> Self {
         Self {
             just_started: running_for_ms < NODE_DEGRADED_AFTER_MS,
             ..self
@@ -137,6 +151,7 @@ impl<'a> Choice<'a> {
                 && node.state.takes_parts()
                 && node.known_url().is_some()
                 && !exclude.contains(&node.node)
+                && !self.distrusted.contains(&node.node)
         };
         let candidate = |node: &NodeRecord| Candidate {
             node: node.node,

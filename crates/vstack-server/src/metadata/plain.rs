@@ -45,7 +45,7 @@ pub(super) async fn commit(
         return repeat(known, body.checksum).map(Json);
     }
     let nodes = metadata.nodes().await?;
-    let size = Choice::new(&nodes, metadata.now()).check_size(REPLICA_COUNT);
+    let size = Choice::of(&metadata, &nodes).check_size(REPLICA_COUNT);
     size.map_err(|problem| Refusal(*problem))?;
     let named = registered(&nodes, &body.node_urls);
     if named.len() < REPLICA_MIN_ACK {

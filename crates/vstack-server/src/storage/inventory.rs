@@ -105,7 +105,7 @@ async fn tell_page(
     Ok(upto)
 }
 
-fn life(node: &Node) -> (NodeId, Incarnation) {
+pub(super) fn life(node: &Node) -> (NodeId, Incarnation) {
     let identity = node.store.identity();
     (identity.node_id, identity.incarnation)
 }
@@ -163,7 +163,7 @@ fn ages(node: &Node, objects: &[ObjectName]) -> Answer<Vec<ObjectAge>> {
 }
 
 /// Deletes by signed orders, like those that come as DELETE. Returns how many objects went.
-async fn carry_out(node: &Arc<Node>, orders: Vec<DeleteOrder>) -> Answer<u64> {
+pub(super) async fn carry_out(node: &Arc<Node>, orders: Vec<DeleteOrder>) -> Answer<u64> {
     let mut deleted = 0;
     for order in orders {
         let (chunk, ballot) = (order.chunk_id, order.ballot);

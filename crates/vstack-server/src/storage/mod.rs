@@ -10,6 +10,7 @@ mod buffers;
 mod chunks;
 mod conditions;
 mod counters;
+mod damage;
 mod heartbeat;
 mod inventory;
 mod listing;
@@ -155,6 +156,7 @@ pub fn serve(store: Store, listener: impl Listening, config: StorageConfig) -> R
         tokio::spawn(heartbeat::run(Arc::clone(&node), catalogue, stop.clone()));
         let telling = inventory::run(Arc::clone(&node), config.inventory_period, stop.clone());
         tokio::spawn(telling);
+        tokio::spawn(damage::run(Arc::clone(&node), stop.clone()));
     }
     let upkeep = config
         .upkeep

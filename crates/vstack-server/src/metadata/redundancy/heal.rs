@@ -144,11 +144,13 @@ impl Healer<'_> {
             return Ok(None);
         }
         let (nodes, now) = (store.nodes().await?, self.metadata.now());
-        let doubtful: Vec<NodeId> = nodes
-            .iter()
-            .filter(|node| node.health(now) == NodeHealth::Down || node.state != NodeState::Active)
-            .map(|node| node.node)
-            .collect();
+        let node_facts = self.metadata.node_facts(&nodes);
+        let is_doubtful = |facts: &NodeFacts| {
+            let away = facts.health == NodeHealth::Down || facts.state != NodeState::Active;
+            away || facts.distrusted || facts.returning
+        };
+        let doubtful = node_facts.iter().filter(|(_, facts)| is_doubtful(facts));
+        let doubtful: Vec<NodeId> = doubtful.map(|(node, _)| *node).collect();
         if doubtful.is_empty() && store.under_replicated(1).await?.is_empty() {
             return Ok(None);
         }
@@ -166,10 +168,9 @@ impl Healer<'_> {
             .iter()
             .map(|risk| chunk_facts(risk, now, half_life_ms))
             .collect();
-        let node_facts = nodes.iter().map(|node| (node.node, facts_of_node(node, now)));
         let settings = self.metadata.settings.redundancy.repair;
         Ok(Some(Look {
-            plan: plan(&facts, &node_facts.collect(), settings, now),
+            plan: plan(&facts, &node_facts, settings, now),
             records: found
                 .into_iter()
                 .map(|risk| (risk.record.chunk, risk.record))
@@ -269,20 +270,6 @@ fn chunk_facts(risk: &AtRisk, now: UnixMillis, half_life_ms: u64) -> ChunkFacts 
         parts: record.placement.parts.clone(),
         lost: record.lost.clone(),
         popularity: risk.popularity.decayed(now, half_life_ms),
-    }
-}
-
-pub(super) fn facts_of_node(node: &NodeRecord, now: UnixMillis) -> NodeFacts {
-    let health = node.health(now);
-    NodeFacts {
-        health,
-        last_seen: node.last_heartbeat,
-        state: node.state,
-        takes_parts: health == NodeHealth::Healthy
-            && node.state.takes_parts()
-            && !node.read_only
-            && node.disk_usage_percent < 100.0
-            && node.known_url().is_some(),
     }
 }
 

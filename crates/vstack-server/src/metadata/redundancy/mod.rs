@@ -12,6 +12,7 @@ mod policy;
 mod progress;
 mod routes;
 mod speed;
+mod trust;
 
 use std::sync::Mutex;
 
@@ -29,6 +30,7 @@ pub(super) use convert::run as convert_for_ever;
 pub(super) use heal::run as heal_for_ever;
 pub(super) use policy::{durability, explain, report};
 pub(super) use routes::{gateway_heartbeat, gateways, set, show, status, suspect};
+pub(super) use trust::run as compare_for_ever;
 
 /// What an operator may set.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -46,6 +48,8 @@ pub(super) struct Redundancy {
     wake_convert: Notify,
     /// A part was found to be lost.
     pub(super) wake_heal: Notify,
+    /// Which nodes count.
+    pub(super) trust: trust::Trust,
 }
 
 /// The scheme of most of a video's media chunks. A conversion that was interrupted leaves some of each.

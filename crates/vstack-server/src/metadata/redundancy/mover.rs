@@ -180,7 +180,7 @@ impl<'a> Mover<'a> {
             .filter_map(|node| Some((node.node, node.known_url()?.to_owned())))
             .collect();
         let now = self.metadata.now();
-        let choice = Choice::new(&nodes, now).after_start(self.metadata.running_for_ms());
+        let choice = Choice::of(self.metadata, &nodes);
         let targets = choice.choose_parts(
             self.chunk,
             &wanted.parts,

@@ -16,7 +16,6 @@ use vstack_core::redundancy::decide;
 use vstack_core::repair::{ChunkFacts, PartState, part_state};
 use vstack_meta::{ChunkRecord, Cmd, VideoRedundancy};
 
-use super::heal::facts_of_node;
 use super::{cluster_facts, video_facts};
 use crate::http::{Answer, StrictJson, refuse};
 use crate::metadata::fetch::check_part;
@@ -125,10 +124,7 @@ async fn view(metadata: &Metadata, video: VideoId) -> Answer<VideoRedundancyView
     let facts = video_facts(metadata, &totals, now);
     let settings = metadata.settings.redundancy;
     let decision = decide(&facts, &cluster_facts(&nodes), &settings.policy, now);
-    let node_facts = nodes
-        .iter()
-        .map(|node| (node.node, facts_of_node(node, now)))
-        .collect();
+    let node_facts = metadata.node_facts(&nodes);
     let places = |record: &ChunkRecord| {
         let chunk = ChunkFacts {
             chunk: record.chunk,
@@ -195,6 +191,7 @@ fn places(record: &ChunkRecord, state: impl Fn(&Part) -> PartState) -> ChunkPlac
         shard: part.shard,
         state: match state(part) {
             PartState::Good => PartWord::Good,
+            PartState::Checking => PartWord::Checking,
             PartState::Leaving => PartWord::Leaving,
             PartState::Away => PartWord::Away,
             PartState::Missing => PartWord::Missing,

@@ -9,6 +9,7 @@ use vstack_api::wire::NodeAction;
 use vstack_client::ClientConfig;
 use vstack_core::id::{ChunkId, NodeId, VideoId};
 use vstack_core::manifest::{ManifestChunk, Redundancy};
+use vstack_core::paxos::DeleteOrder;
 
 use super::cluster::{Cluster, key, until};
 use crate::gateway::{self, GatewayConfig};
@@ -264,5 +265,125 @@ async fn a_draining_node_is_emptied_while_it_serves() {
         assert_eq!(good_nodes(&cluster, ChunkId::media(video, seq)).await.len(), 3);
     }
     check_readable(&cluster, video).await;
+    cluster.stop().await;
+}
+
+/// The number of a node that holds a good part of the chunk.
+async fn holder(cluster: &Cluster, chunk: ChunkId) -> usize {
+    let holders = good_nodes(cluster, chunk).await;
+    let holds = |&number: &usize| {
+        cluster.nodes[number]
+            .node_id
+            .is_some_and(|id| holders.contains(&id))
+    };
+    (0..cluster.nodes.len()).find(holds).unwrap()
+}
+
+/// Within 5 s of its being found.
+async fn check_healed_at_once(cluster: &Cluster, chunk: ChunkId, since: std::time::Instant) {
+    until("the chunk has three good parts", async || {
+        let status = cluster.catalogue.redundancy_status().await.unwrap();
+        good_nodes(cluster, chunk).await.len() == 3 && status.repair.finished_total > 0
+    })
+    .await;
+    let took = since.elapsed();
+    assert!(took.as_secs() < 5, "healed after {took:?}");
+    check_readable(cluster, chunk.video()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_scrub_finds_damaged_is_healed_though_nobody_reads_it() {
+    let mut cluster = Cluster::start(4).await;
+    let video = cluster.active_video("clip", 1).await;
+    let chunk = ChunkId::media(video, 0);
+    let victim = holder(&cluster, chunk).await;
+    cluster.nodes.remove(victim).stop().await;
+    let folder = cluster.folder.path().join(format!("node-{victim}"));
+    assert!(rot(&folder, chunk.to_string().as_bytes()) > 0);
+    // A scrub that does not know where it stood begins a round at once.
+    let _ = std::fs::remove_file(folder.join("scrub.json"));
+    cluster.start_node(victim).await;
+    until("the scrub has found it", async || {
+        let health = cluster.storage(victim).health().await.unwrap();
+        health.corrupt_count > 0 && !health.scrub.findings.is_empty()
+    })
+    .await;
+    check_healed_at_once(&cluster, chunk, std::time::Instant::now()).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_plain_reader_finds_damaged_is_healed_though_it_does_not_complain() {
+    let cluster = Cluster::start(4).await;
+    let video = cluster.active_video("clip", 1).await;
+    let chunk = ChunkId::media(video, 0);
+    let victim = holder(&cluster, chunk).await;
+    let folder = cluster.folder.path().join(format!("node-{victim}"));
+    assert!(rot(&folder, chunk.to_string().as_bytes()) > 0);
+    let url = format!("{}/chunk/{chunk}", cluster.nodes[victim].url);
+    let answer = cluster.http.get(url).send().await.unwrap();
+    assert_eq!(super::cluster::code(answer).await, ErrorCode::ChunkCorrupt);
+    check_healed_at_once(&cluster, chunk, std::time::Instant::now()).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_comes_back_without_its_superblocks_is_filled_again() {
+    let mut cluster = Cluster::start(3).await;
+    let video = cluster.active_video("clip", 2).await;
+    cluster.nodes.remove(1).stop().await;
+    let data = cluster.folder.path().join("node-1/data");
+    for entry in std::fs::read_dir(&data).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let _ = std::fs::remove_dir_all(cluster.folder.path().join("node-1/index"));
+    cluster.start_node(1).await;
+    until("its parts were lost and made again", async || {
+        let status = cluster.catalogue.redundancy_status().await.unwrap();
+        status.repair.finished_total >= 3 && status.waiting + status.degraded == 0
+    })
+    .await;
+    for chunk in [
+        ChunkId::init(video),
+        ChunkId::media(video, 0),
+        ChunkId::media(video, 1),
+    ] {
+        assert_eq!(good_nodes(&cluster, chunk).await.len(), 3);
+        assert!(cluster.holders(chunk).await == 3);
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_silent_is_compared_when_it_is_back() {
+    let cluster = Cluster::start(3).await;
+    let video = cluster.active_video("clip", 1).await;
+    let chunk = ChunkId::media(video, 0);
+    let manifest = cluster.catalogue.manifest(video).await.unwrap();
+    let part = &manifest.chunks[0].placement.parts[0];
+    let victim = (0..3)
+        .find(|&number| cluster.nodes[number].node_id == Some(part.node_id))
+        .unwrap();
+    let order = DeleteOrder::signed(&key().grant_key(), chunk, part.ballot, part.node_id);
+    cluster.storage(victim).delete(&order).await.unwrap();
+    assert_eq!(good_nodes(&cluster, chunk).await.len(), 3, "nobody has looked");
+    // All of them were down, by the role's clock, and heartbeats bring them back.
+    cluster
+        .clock
+        .advance(vstack_core::limits::NODE_DOWN_AFTER_MS + 1_000);
+    until("the loss was found and made good", async || {
+        cluster.holders(chunk).await == 3 && good_nodes(&cluster, chunk).await.len() == 3
+    })
+    .await;
+    assert!(
+        cluster
+            .catalogue
+            .redundancy_status()
+            .await
+            .unwrap()
+            .repair
+            .finished_total
+            > 0
+    );
     cluster.stop().await;
 }
