@@ -9,6 +9,7 @@ use vstack_core::limits::MAX_MANIFEST_BYTES;
 
 use crate::error::{ErrorCode, Problem};
 use crate::transport::{Body, HttpTransport, Method, Request, Response, Transport, TransportError};
+use crate::wire::BEHIND_HEADER;
 
 /// A call that failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -50,6 +51,8 @@ impl ApiError {
 pub struct Endpoint {
     base_url: String,
     transport: Arc<dyn Transport>,
+    /// Its requests wait for those of viewers.
+    behind: bool,
 }
 
 impl Endpoint {
@@ -65,7 +68,14 @@ impl Endpoint {
         Self {
             base_url: base_url.trim_end_matches('/').to_owned(),
             transport,
+            behind: false,
         }
+    }
+
+    /// The same for work that viewers are not to notice: a node serves everybody else first.
+    #[must_use]
+    pub fn behind_viewers(self) -> Self {
+        Self { behind: true, ..self }
     }
 
     #[must_use]
@@ -76,7 +86,11 @@ impl Endpoint {
     /// A request to `path`, which starts with a slash.
     #[must_use]
     pub fn request(&self, method: Method, path: &str) -> Request {
-        Request::new(method, format!("{}{path}", self.base_url))
+        let request = Request::new(method, format!("{}{path}", self.base_url));
+        match self.behind {
+            true => request.header(BEHIND_HEADER, "1"),
+            false => request,
+        }
     }
 
     /// Sends, and turns an error status into the problem it carries. Returns when the headers have arrived.

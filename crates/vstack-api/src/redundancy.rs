@@ -149,6 +149,8 @@ pub struct DataLoss {
 pub struct RedundancyStatus {
     pub conversion: Work,
     pub repair: Work,
+    #[serde(default)]
+    pub rebalance: Work,
     /// Chunks whose parts are away and waited for.
     pub waiting: u64,
     /// Chunks that lack parts which no node can take.
@@ -158,6 +160,59 @@ pub struct RedundancyStatus {
     pub data_loss: Vec<DataLoss>,
     /// What the operator should do; empty when nothing.
     pub advice: String,
+}
+
+/// What the rebalance worker is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BalanceState {
+    #[default]
+    Idle,
+    Moving,
+    /// An operator stopped it before the nodes were even.
+    Paused,
+}
+
+impl BalanceState {
+    /// The word of the API and the command line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Moving => "moving",
+            Self::Paused => "paused",
+        }
+    }
+}
+
+/// How full a node is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeUse {
+    pub node_id: NodeId,
+    pub node_url: String,
+    pub rack: Option<String>,
+    pub capacity_bytes: u64,
+    pub used_bytes: u64,
+    /// When the plan is carried out.
+    pub after_bytes: u64,
+    pub takes_parts: bool,
+}
+
+/// Answer to `GET /rebalance` and to every change of it: the plan as of now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RebalanceView {
+    pub state: BalanceState,
+    /// Nodes that answer and are wanted.
+    pub nodes: Vec<NodeUse>,
+    /// Parts to be moved, and their bytes.
+    pub moves: u64,
+    pub move_bytes: u64,
+    /// By how much the node furthest from the cluster's use differs from it: 0.1 is a tenth more or less.
+    pub uneven: f64,
+    pub uneven_after: f64,
+    /// Up to this, nothing is moved.
+    pub tolerance: f64,
+    pub work: Work,
 }
 
 /// Body of `POST /gateways/heartbeat`: where plain readers find whole chunks, signed with the grant key.

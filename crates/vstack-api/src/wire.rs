@@ -20,6 +20,8 @@ pub use health::{CompactionHealth, ScrubFinding, ScrubHealth, StorageHealth};
 pub const GRANT_HEADER: &str = "x-vstack-grant";
 /// Carries a delete order token on a DELETE with a ballot.
 pub const ORDER_HEADER: &str = "x-vstack-order";
+/// On a request that waits while those of others are open: conversion, repair, balance.
+pub const BEHIND_HEADER: &str = "x-vstack-behind-viewers";
 /// Answered by `HEAD /ping`.
 pub const NODE_ID_HEADER: &str = "x-node-id";
 /// Answered by `HEAD /ping`.
@@ -102,6 +104,12 @@ pub struct Heartbeat {
     /// What the node's clock says, in milliseconds since 1970. Only to be told when it is far off.
     #[serde(default)]
     pub clock_ms: Option<u64>,
+    /// Bytes of parts that the node may hold in all: those that it holds, and the room that is left.
+    #[serde(default)]
+    pub capacity_bytes: u64,
+    /// What fails together with this node, in its operator's words; its host where nobody named it.
+    #[serde(default)]
+    pub rack: Option<String>,
     pub mac: Mac,
 }
 
@@ -211,6 +219,12 @@ pub struct NodeEntry {
     /// It gave out wrong bytes several times lately: what it holds counts for nothing until this is over.
     #[serde(default)]
     pub quarantined: bool,
+    /// Bytes of parts that it may hold in all; 0 when it has not said.
+    #[serde(default)]
+    pub capacity_bytes: u64,
+    /// What fails together with it; `null`: its host.
+    #[serde(default)]
+    pub rack: Option<String>,
     pub incarnation: Incarnation,
     pub boot_epoch: u64,
     pub version: String,

@@ -16,6 +16,8 @@ pub const MAX_JSON_BYTES: usize = 1024 * 1024;
 pub const MAX_MANIFEST_BYTES: u64 = 64 * MIB;
 /// Longest title, in Unicode scalar values (a grapheme has at least one).
 pub const MAX_TITLE_CHARS: usize = 200;
+/// Longest label of a failure domain.
+pub const MAX_LABEL_BYTES: usize = 64;
 /// Largest side of a picture, in pixels.
 pub const MAX_PICTURE_SIDE_PX: u32 = 8192;
 /// Streams in one uploaded file.

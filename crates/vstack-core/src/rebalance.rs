@@ -160,6 +160,20 @@ impl<'a> State<'a> {
     }
 }
 
+/// By how much the node that is furthest from the cluster's use differs from it, as a share of that use.
+#[must_use]
+pub fn unevenness(nodes: &BTreeMap<NodeId, NodeLoad>) -> f64 {
+    let capacity: u64 = nodes.values().map(|node| node.capacity_bytes).sum();
+    let used: u64 = nodes.values().map(|node| node.used_bytes).sum();
+    let mean = used as f64 / capacity.max(1) as f64;
+    if mean == 0.0 {
+        return 0.0;
+    }
+    let use_of = |node: &NodeLoad| node.used_bytes as f64 / node.capacity_bytes.max(1) as f64;
+    let off = nodes.values().map(|node| (use_of(node) / mean - 1.0).abs());
+    off.fold(0.0, f64::max)
+}
+
 /// What the nodes and parts are after `moves`.
 #[must_use]
 pub fn carried_out(
@@ -244,15 +258,6 @@ mod tests {
         );
     }
 
-    fn uneven(nodes: &BTreeMap<NodeId, NodeLoad>) -> f64 {
-        let use_of = |node: &NodeLoad| node.used_bytes as f64 / node.capacity_bytes as f64;
-        let capacity: u64 = nodes.values().map(|node| node.capacity_bytes).sum();
-        let used: u64 = nodes.values().map(|node| node.used_bytes).sum();
-        let mean = used as f64 / capacity as f64;
-        let off = nodes.values().map(|node| (use_of(node) / mean - 1.0).abs());
-        off.fold(0.0, f64::max)
-    }
-
     #[test]
     fn a_new_node_gets_its_share_and_nothing_else_moves() {
         let (mut nodes, parts) = filled(&[1000; 5], 500);
@@ -264,13 +269,13 @@ mod tests {
         );
         // Its share is 1500 / 6 = 250 parts; 225 are within the tolerance.
         assert!((225..=250).contains(&moves.len()), "{} moves", moves.len());
-        assert!(uneven(&carried_out(&nodes, &parts, &moves).0) <= TOLERANCE + 0.01);
+        assert!(unevenness(&carried_out(&nodes, &parts, &moves).0) <= TOLERANCE + 0.01);
     }
 
     #[test]
     fn an_even_cluster_is_left_alone() {
         let (nodes, parts) = filled(&[1000, 1000, 2000, 2000], 2_000);
-        assert!(uneven(&nodes) < TOLERANCE, "{}", uneven(&nodes));
+        assert!(unevenness(&nodes) < TOLERANCE, "{}", unevenness(&nodes));
         assert_eq!(plan(&nodes, &parts, TOLERANCE), []);
     }
 

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{ChunkId, NodeId};
+use crate::limits::MAX_LABEL_BYTES;
 
 /// What fails together: a host, a rack. Equal labels are one domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +38,16 @@ impl Domain {
             .map_or(authority, |(host, _)| host);
         Self::of(host)
     }
+}
+
+/// Whether operators may call a failure domain so: printable, without blanks, not too long for a table.
+#[must_use]
+pub fn is_label(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= MAX_LABEL_BYTES
+        && !text
+            .chars()
+            .any(|letter| letter.is_whitespace() || letter.is_control())
 }
 
 /// A node that could take a part.

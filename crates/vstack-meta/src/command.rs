@@ -162,6 +162,10 @@ pub struct NodeReport {
     pub read_only: bool,
     /// Highest generation of the catalogue that it saw in a grant.
     pub highest_generation: u64,
+    /// Bytes of parts that it may hold in all; 0 when it does not say.
+    pub capacity_bytes: u64,
+    /// What fails together with it, in its operator's words.
+    pub rack: Option<String>,
 }
 
 /// OPEN of one chunk for full copies.

@@ -34,6 +34,6 @@ pub use error::MetaError;
 pub use object::{CatalogueObject, PlacedChunk};
 pub use read::{
     AtRisk, ChunkRecord, InventoryQuery, InventoryView, Library, LibraryOrder, LibraryPage, LibraryQuery,
-    Losses, ManifestSource, NodeRecord, UnderReplicated, Unsaved, VideoRecord, VideoRedundancy,
+    Losses, ManifestSource, NodeRecord, Spread, UnderReplicated, Unsaved, VideoRecord, VideoRedundancy,
 };
 pub use store::{MetaStore, SqliteMetaStore};

@@ -18,7 +18,7 @@ use crate::command::{Behind, Cmd, Collectable, NodeParts, Reply};
 use crate::error::MetaError;
 use crate::read::{
     self, AtRisk, ChunkRecord, InventoryQuery, InventoryView, Library, LibraryPage, LibraryQuery, Losses,
-    ManifestSource, NodeRecord, UnderReplicated, Unsaved, VideoRedundancy,
+    ManifestSource, NodeRecord, Spread, UnderReplicated, Unsaved, VideoRedundancy,
 };
 use crate::schema;
 use crate::writer::Writer;
@@ -68,6 +68,9 @@ pub trait MetaStore: Send + Sync + std::fmt::Debug {
         offset: usize,
         limit: usize,
     ) -> Result<Vec<AtRisk>, MetaError>;
+
+    /// Where every part is, for the rebalance planner.
+    async fn spread(&self) -> Result<Spread, MetaError>;
 
     /// Objects whose time to be collected has come.
     async fn collectable(&self, now: UnixMillis, limit: usize) -> Result<Vec<Collectable>, MetaError>;
@@ -302,6 +305,10 @@ impl MetaStore for SqliteMetaStore {
     ) -> Result<Vec<AtRisk>, MetaError> {
         self.read(move |connection| read::redundancy::at_risk(connection, &nodes, (offset, limit)))
             .await
+    }
+
+    async fn spread(&self) -> Result<Spread, MetaError> {
+        self.read(|connection| read::balance::spread(connection)).await
     }
 
     async fn collectable(&self, now: UnixMillis, limit: usize) -> Result<Vec<Collectable>, MetaError> {

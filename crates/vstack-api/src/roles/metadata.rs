@@ -15,7 +15,8 @@ use crate::consensus::{CatalogueCounts, ConsensusEvent};
 use crate::inventory::{InventoryAnswer, InventoryDetails, InventoryPage};
 use crate::policy::{DurabilityQuery, DurabilityReport, PolicyExplanation, PolicyQuery, PolicyReport};
 use crate::redundancy::{
-    GatewayHeartbeat, RedundancyChoice, RedundancyStatus, SetRedundancy, SuspectPart, VideoRedundancyView,
+    GatewayHeartbeat, RebalanceView, RedundancyChoice, RedundancyStatus, SetRedundancy, SuspectPart,
+    VideoRedundancyView,
 };
 use crate::sse;
 use crate::transport::{Method, Response, Transport};
@@ -251,6 +252,44 @@ impl MetadataClient {
     ) -> Result<InventoryAnswer, ApiError> {
         let path = format!("/nodes/{node}/inventory/details");
         self.0.post(&path, details, CALL_TIMEOUT).await
+    }
+
+    /// Conversion, repair and balance as they go on: the state now, and then each change.
+    ///
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn redundancy_events(
+        &self,
+    ) -> Result<BoxStream<'static, Result<RedundancyStatus, ApiError>>, ApiError> {
+        let request = self.0.request(Method::GET, "/redundancy/events");
+        let request = request.header("accept", "text/event-stream");
+        Ok(sse::events(self.0.send(request, CALL_TIMEOUT).await?))
+    }
+
+    /// What would be moved to even out the nodes.
+    ///
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn rebalance(&self) -> Result<RebalanceView, ApiError> {
+        self.get("/rebalance").await
+    }
+
+    /// Starts moving, or goes on.
+    ///
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn apply_rebalance(&self) -> Result<RebalanceView, ApiError> {
+        let request = self.0.request(Method::POST, "/rebalance/apply");
+        self.0.json(request, CALL_TIMEOUT).await
+    }
+
+    /// Stops moving after the part that is on its way.
+    ///
+    /// # Errors
+    /// The role refused or did not answer.
+    pub async fn pause_rebalance(&self) -> Result<RebalanceView, ApiError> {
+        let request = self.0.request(Method::POST, "/rebalance/pause");
+        self.0.json(request, CALL_TIMEOUT).await
     }
 
     /// # Errors

@@ -461,6 +461,8 @@ fn node_entry(node: &TestNode) -> NodeEntry {
         state: vstack_core::node::NodeState::Active,
         read_only: false,
         quarantined: false,
+        capacity_bytes: 0,
+        rack: None,
         incarnation: Incarnation(Uuid::nil()),
         boot_epoch: 1,
         version: "0".to_owned(),

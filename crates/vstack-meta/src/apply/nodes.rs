@@ -161,11 +161,12 @@ fn write(
     connection
         .prepare_cached(
             "INSERT INTO storage_nodes(node_id, node_url, last_heartbeat, disk_usage_percent, chunk_count, status,
-               version, incarnation, boot_epoch, read_only, highest_generation, row_sum, gaps, last_gap)
-             VALUES (?1, ?2, ?3, ?4, ?5, 'healthy', ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+               version, incarnation, boot_epoch, read_only, highest_generation, row_sum, gaps, last_gap, capacity_bytes, rack)
+             VALUES (?1, ?2, ?3, ?4, ?5, 'healthy', ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
              ON CONFLICT(node_id) DO UPDATE SET node_url = ?2, last_heartbeat = ?3, disk_usage_percent = ?4,
                chunk_count = ?5, status = 'healthy', version = ?6, incarnation = ?7, boot_epoch = ?8, read_only = ?9,
-               highest_generation = max(highest_generation, ?10), row_sum = ?11, gaps = ?12, last_gap = ?13, readopt = 0",
+               highest_generation = max(highest_generation, ?10), row_sum = ?11, gaps = ?12, last_gap = ?13, readopt = 0,
+               capacity_bytes = ?14, rack = ?15",
         )?
         .execute(params![
             report.node.to_string(),
@@ -181,6 +182,8 @@ fn write(
             sum,
             steadiness.gaps,
             signed(steadiness.last_gap.0)?,
+            signed(report.capacity_bytes)?,
+            report.rack,
         ])?;
     Ok(())
 }

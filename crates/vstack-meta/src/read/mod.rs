@@ -1,5 +1,6 @@
 //! What can be asked of the catalogue. Reads see the state after the last durable transaction.
 
+pub(crate) mod balance;
 pub(crate) mod chunks;
 pub(crate) mod inventory;
 pub(crate) mod library;
@@ -14,6 +15,7 @@ use crate::codec::{Place, ballot_column, signed};
 use crate::command::Collectable;
 use crate::error::MetaError;
 
+pub use balance::Spread;
 pub use chunks::{ChunkRecord, UnderReplicated};
 pub use inventory::{InventoryQuery, InventoryView, Losses};
 pub use library::{Library, LibraryOrder, LibraryPage, LibraryQuery};

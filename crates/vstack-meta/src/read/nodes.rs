@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use vstack_core::id::{Incarnation, NodeId};
 use vstack_core::node::{NodeHealth, NodeState, Steadiness};
+use vstack_core::rendezvous::Domain;
 use vstack_core::time::UnixMillis;
 
 use crate::apply::nodes::{nowhere, row_sum};
@@ -30,6 +31,10 @@ pub struct NodeRecord {
     /// Its next heartbeat may come from an earlier start of its folder.
     pub readopt: bool,
     pub steadiness: Steadiness,
+    /// Bytes of parts that it may hold in all; 0 when it has not said.
+    pub capacity_bytes: u64,
+    /// What fails together with it, in its operator's words.
+    pub rack: Option<String>,
 }
 
 impl NodeRecord {
@@ -45,6 +50,15 @@ impl NodeRecord {
         !matches!(self.state, NodeState::Removed)
     }
 
+    /// What fails together with it: its rack, or its host where nobody named one.
+    #[must_use]
+    pub fn domain(&self) -> Domain {
+        match &self.rack {
+            Some(rack) => Domain::of(&format!("rack {rack}")),
+            None => Domain::of_url(&self.url),
+        }
+    }
+
     /// Where it is, unless another node took its address since it was heard of.
     #[must_use]
     pub fn known_url(&self) -> Option<&str> {
@@ -53,7 +67,7 @@ impl NodeRecord {
 }
 
 const COLUMNS: &str = "node_id, node_url, last_heartbeat, disk_usage_percent, chunk_count, version, incarnation, \
-     boot_epoch, read_only, highest_generation, row_sum, state, retired_incarnation, readopt, gaps, last_gap";
+     boot_epoch, read_only, highest_generation, row_sum, state, retired_incarnation, readopt, gaps, last_gap, capacity_bytes, rack";
 
 struct RawNode {
     node_id: String,
@@ -72,6 +86,8 @@ struct RawNode {
     readopt: bool,
     gaps: i64,
     last_gap: i64,
+    capacity_bytes: i64,
+    rack: Option<String>,
 }
 
 impl RawNode {
@@ -93,6 +109,8 @@ impl RawNode {
             readopt: row.get(13)?,
             gaps: row.get(14)?,
             last_gap: row.get(15)?,
+            capacity_bytes: row.get(16)?,
+            rack: row.get(17)?,
         })
     }
 
@@ -126,6 +144,8 @@ impl RawNode {
                 gaps: place.small(self.gaps)?,
                 last_gap: UnixMillis(place.unsigned(self.last_gap)?),
             },
+            capacity_bytes: place.unsigned(self.capacity_bytes)?,
+            rack: self.rack,
             url: self.url,
             version: self.version,
         })

@@ -58,6 +58,8 @@ pub fn report(number: u128) -> NodeReport {
         chunk_count: 0,
         read_only: false,
         highest_generation: 0,
+        capacity_bytes: 1 << 30,
+        rack: None,
     }
 }
 

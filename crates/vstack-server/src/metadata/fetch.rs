@@ -22,7 +22,7 @@ use crate::http::{Answer, refuse};
 
 /// From the request until the headers are there. A healthy node answers in milliseconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
-/// For all bytes of a part.
+/// For all bytes of a part, and as long again as a node may hold it back for viewers.
 const READ_WITHIN: Duration = Duration::from_secs(30);
 
 /// The bytes of a chunk with the committed hash: from the first copy that has them, or from any three shards.
@@ -100,7 +100,7 @@ async fn from_shards(
 }
 
 /// One part, if it is what the placement says.
-async fn read_part(
+pub(super) async fn read_part(
     metadata: &Metadata,
     chunk: &ChunkRecord,
     part: &Part,
@@ -111,12 +111,14 @@ async fn read_part(
     let size_bytes = part_bytes(chunk, part);
     let read = async {
         let answer = metadata
-            .storage(url)
+            .storage_behind(url)
             .get(object, Some(part.object_ballot), None, ANSWER_WITHIN)
             .await?;
         Ok::<_, ApiError>(answer.bytes(size_bytes).await?)
     };
-    match tokio::time::timeout(READ_WITHIN, read).await {
+    // A repair that viewers hold back all the time reads half a MiB a second.
+    let patience = READ_WITHIN + Duration::from_secs(size_bytes >> 19);
+    match tokio::time::timeout(patience, read).await {
         Ok(Ok(bytes)) if Sha256Digest::of(&bytes) == part.sha256 => return Some(bytes),
         // Not cut off on the way, which is an error of the connection: the node says that this is the part.
         Ok(Ok(bytes)) => {

@@ -184,6 +184,7 @@ fn serve(
     tokio::spawn(redundancy::convert_for_ever(metadata.clone(), stop.clone()));
     tokio::spawn(redundancy::heal_for_ever(metadata.clone(), stop.clone()));
     tokio::spawn(redundancy::compare_for_ever(metadata.clone(), stop.clone()));
+    tokio::spawn(redundancy::balance_for_ever(metadata.clone(), stop.clone()));
     let address = config.listen;
     let metrics = Metrics::new();
     metadata.counts.register(&metrics);
@@ -200,7 +201,10 @@ fn serve(
 
 fn routes(metadata: Arc<Metadata>, stop: CancellationToken) -> Router {
     // A listener must not keep a stopping role waiting.
+    let stopping = stop.clone();
     let listen = |State(metadata): State<Arc<Metadata>>| async move { metadata.events.listen(&stop) };
+    let follow =
+        |State(metadata): State<Arc<Metadata>>| async move { redundancy::listen(metadata, &stopping) };
     Router::new()
         .route("/video", get(videos::list).post(videos::create))
         .route(
@@ -218,6 +222,10 @@ fn routes(metadata: Arc<Metadata>, stop: CancellationToken) -> Router {
         .route("/redundancy", get(redundancy::status))
         .route("/policy", get(redundancy::report))
         .route("/durability", get(redundancy::durability))
+        .route("/redundancy/events", get(follow))
+        .route("/rebalance", get(redundancy::show_balance))
+        .route("/rebalance/apply", post(redundancy::apply_balance))
+        .route("/rebalance/pause", post(redundancy::pause_balance))
         .route("/manifest/{video_id}", get(manifest::show))
         .route("/chunk/{chunk_id}/commit", post(plain::commit))
         .route("/consensus", get(counts::show))

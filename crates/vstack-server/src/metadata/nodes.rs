@@ -16,8 +16,9 @@ use vstack_api::wire::{
     Generation, Heartbeat, HeartbeatAnswer, NodeAction, NodeDetail, NodeEntry, UploaderHeartbeat,
 };
 use vstack_core::id::NodeId;
-use vstack_core::limits::{CLOCK_SKEW_MS, HEARTBEAT_MS, PROTOCOL_VERSION};
+use vstack_core::limits::{CLOCK_SKEW_MS, HEARTBEAT_MS, MAX_LABEL_BYTES, PROTOCOL_VERSION};
 use vstack_core::node::{NodeHealth, NodeState};
+use vstack_core::rendezvous::is_label;
 use vstack_core::time::UnixMillis;
 use vstack_meta::{Cmd, MetaError, NodeChange, NodeParts, NodeRecord, NodeReport, Reply};
 
@@ -54,6 +55,8 @@ pub(super) async fn heartbeat(
         chunk_count: heartbeat.chunk_count,
         read_only: heartbeat.read_only,
         highest_generation: heartbeat.highest_generation,
+        capacity_bytes: heartbeat.capacity_bytes,
+        rack: heartbeat.rack.clone(),
     };
     let reply = metadata.apply(Cmd::Heartbeat { report, now }).await?;
     let mut generation = None;
@@ -108,6 +111,12 @@ fn check_heartbeat(heartbeat: &Heartbeat) -> Answer<()> {
     }
     if heartbeat.version.len() > 100 {
         return input::invalid("version", "it is too long");
+    }
+    if heartbeat.capacity_bytes > MAX {
+        return input::invalid("capacity_bytes", "no disk is that large");
+    }
+    if heartbeat.rack.as_deref().is_some_and(|rack| !is_label(rack)) {
+        return input::invalid("rack", format!("it is a word of at most {MAX_LABEL_BYTES} bytes"));
     }
     Ok(())
 }
@@ -199,6 +208,8 @@ fn entry(node: &NodeRecord, distrusted: &BTreeSet<NodeId>, now: UnixMillis) -> N
         status: node.health(now),
         state: node.state,
         read_only: node.read_only,
+        capacity_bytes: node.capacity_bytes,
+        rack: node.rack.clone(),
         quarantined: distrusted.contains(&node.node),
         incarnation: node.incarnation,
         boot_epoch: node.boot_epoch,

@@ -137,6 +137,8 @@ fn report(url: &str, page: &ObjectPage) -> NodeReport {
         chunk_count: page.objects.len() as u64,
         read_only: false,
         highest_generation: page.highest_generation,
+        capacity_bytes: 0,
+        rack: None,
     }
 }
 

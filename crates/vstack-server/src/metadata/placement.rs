@@ -83,6 +83,26 @@ impl<'a> Choice<'a> {
         Ok(nodes.into_iter().zip(parts).map(target).collect())
     }
 
+    /// This node for this one part of a chunk whose other parts are on nodes in `exclude`.
+    pub(super) fn choose_this(
+        &self,
+        node: NodeId,
+        parts: &[Option<u8>],
+        exclude: &BTreeSet<NodeId>,
+    ) -> Result<Vec<Target>, Box<Problem>> {
+        let candidates = self.candidates(NodeHealth::Healthy, exclude);
+        let fits = candidates
+            .iter()
+            .any(|candidate| candidate.node == node && candidate.room > 0.0);
+        match (fits, parts) {
+            (true, [shard]) => Ok(vec![Target { node, shard: *shard }]),
+            _ => {
+                let detail = format!("node {node} cannot take this part now");
+                Err(Box::new(Problem::new(ErrorCode::NotEnoughNodes, detail)))
+            }
+        }
+    }
+
     /// Up to `count` nodes beside those that hold a part already, at least `need`.
     fn choose_beside(
         &self,
@@ -141,7 +161,7 @@ impl<'a> Choice<'a> {
     fn domains(&self, chosen: &[NodeId]) -> Vec<Domain> {
         let chosen = |node: &&NodeRecord| chosen.contains(&node.node);
         let nodes = self.nodes.iter().filter(chosen);
-        nodes.map(|node| Domain::of_url(&node.url)).collect()
+        nodes.map(NodeRecord::domain).collect()
     }
 
     fn candidates(&self, health: NodeHealth, exclude: &BTreeSet<NodeId>) -> Vec<Candidate> {
@@ -156,7 +176,7 @@ impl<'a> Choice<'a> {
         let candidate = |node: &NodeRecord| Candidate {
             node: node.node,
             room: (1.0 - node.disk_usage_percent / 100.0).clamp(0.0, 1.0),
-            domain: Domain::of_url(&node.url),
+            domain: node.domain(),
         };
         self.nodes.iter().filter(fits).map(candidate).collect()
     }
@@ -187,6 +207,8 @@ mod tests {
             retired_incarnation: None,
             readopt: false,
             steadiness: Steadiness::default(),
+            capacity_bytes: 1 << 40,
+            rack: None,
         }
     }
 
@@ -245,6 +267,40 @@ mod tests {
             node.state = state;
         }
         check(&nodes, &[], 2, Err(ErrorCode::NotEnoughNodes));
+    }
+
+    #[test]
+    fn parts_are_spread_over_racks_where_racks_are_named() {
+        let mut nodes: Vec<NodeRecord> = (1..=6).map(|number| node(number, 0)).collect();
+        let racks = ["a", "a", "b", "b", "c", "c"];
+        for (node, rack) in nodes.iter_mut().zip(racks) {
+            node.rack = Some(rack.to_owned());
+        }
+        for seq in 0..50 {
+            let chunk = ChunkId::media(VideoId(Uuid::nil()), seq);
+            let chosen = Choice::new(&nodes, NOW).choose(chunk, &BTreeSet::new(), 3);
+            let chosen = chosen.unwrap_or_default();
+            let racks: BTreeSet<_> = nodes
+                .iter()
+                .filter(|node| chosen.contains(&node.node))
+                .map(|node| node.rack.clone())
+                .collect();
+            assert_eq!(racks.len(), 3, "{chosen:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_new_goes_to_a_node_that_lies() {
+        let nodes: Vec<NodeRecord> = (1..=4).map(|number| node(number, 0)).collect();
+        let liar = nodes[0].node;
+        let choice = Choice {
+            distrusted: BTreeSet::from([liar]),
+            ..Choice::new(&nodes, NOW)
+        };
+        let chunk = ChunkId::media(VideoId(Uuid::nil()), 0);
+        let chosen = choice.choose(chunk, &BTreeSet::new(), 3).unwrap_or_default();
+        assert!(chosen.len() == 3 && !chosen.contains(&liar), "{chosen:?}");
+        assert!(choice.choose_this(liar, &[None], &BTreeSet::new()).is_err());
     }
 
     #[test]

@@ -97,6 +97,11 @@ impl Metadata {
         StorageClient(Endpoint::with_transport(url, self.platform.transport.clone()))
     }
 
+    /// The same for work that viewers are not to notice.
+    pub(super) fn storage_behind(&self, url: &str) -> StorageClient {
+        StorageClient(self.storage(url).0.behind_viewers())
+    }
+
     pub(super) async fn apply(&self, command: Cmd) -> Answer<Reply> {
         self.store.apply_one(command).await.map_err(refusal)
     }

@@ -8,7 +8,9 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::oneshot;
 use vstack_api::ErrorCode;
-use vstack_api::wire::{AdoptRequest, GRANT_HEADER, LeavesAnswer, ORDER_HEADER, PutAnswer, PutStatus};
+use vstack_api::wire::{
+    AdoptRequest, BEHIND_HEADER, GRANT_HEADER, LeavesAnswer, ORDER_HEADER, PutAnswer, PutStatus,
+};
 use vstack_core::ballot::Ballot;
 use vstack_core::digest::{ChunkDigest, LEAF_BYTES};
 use vstack_core::id::ChunkId;
@@ -116,7 +118,14 @@ pub(super) async fn get(State(node): State<Arc<Node>>, request: Request) -> Answ
 
 pub(super) async fn put(State(node): State<Arc<Node>>, request: Request) -> Answer<Response> {
     let Target { chunk, ballot, .. } = Target::read(request.uri())?.expect(Part::Bytes)?;
-    let _in_flight = node.load.enter();
+    let behind = request.headers().contains_key(BEHIND_HEADER);
+    let _in_flight = match behind {
+        true => node.load.enter_behind(),
+        false => node.load.enter(),
+    };
+    if behind {
+        node.load.behind_viewers().await;
+    }
     let (parts, body) = request.into_parts();
     let announced = Announced::read(&parts.headers)?;
     let grant = match ballot {

@@ -85,6 +85,8 @@ async fn current(node: &Arc<Node>) -> Answer<Heartbeat> {
         highest_generation: node.store.generation(),
         protocol: PROTOCOL_VERSION,
         clock_ms: Some(node.clock.now().0),
+        capacity_bytes: stats.stored_bytes.saturating_add(stats.disk_available_bytes),
+        rack: node.rack.clone(),
         mac: node.receipt_key.sign(&message),
     })
 }

@@ -2,12 +2,16 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 
 /// The rate is that of the last second, in steps of this.
 const SLOT_MS: u64 = 100;
 const SLOTS: usize = 10;
+/// Before each piece of 128 KiB: a repair that viewers hold back all the time still reads 0.6 MB/s on each connection.
+const LONGEST_WAIT: Duration = Duration::from_millis(200);
+const WAIT_STEP: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Clone)]
 pub(super) struct Load {
@@ -44,7 +48,29 @@ impl Load {
     /// Counts a request until the guard goes: for a read, when the last byte was handed to the connection.
     pub(super) fn enter(&self) -> InFlight {
         self.shared.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight { load: self.clone() }
+        InFlight {
+            load: self.clone(),
+            counts: true,
+        }
+    }
+
+    /// The same for a request that waits for viewers: what it sends counts, it itself does not.
+    pub(super) fn enter_behind(&self) -> InFlight {
+        InFlight {
+            load: self.clone(),
+            counts: false,
+        }
+    }
+
+    /// Lets viewers go first: returns when no request of theirs is open, or after a while, since repair has to end too.
+    pub(super) async fn behind_viewers(&self) {
+        let waits = async {
+            while self.in_flight() > 0 {
+                sleep(WAIT_STEP).await;
+            }
+        };
+        // Both ends are good.
+        let _ = timeout(LONGEST_WAIT, waits).await;
     }
 
     pub(super) fn in_flight(&self) -> u32 {
@@ -98,6 +124,7 @@ impl Sent {
 #[derive(Debug)]
 pub(super) struct InFlight {
     load: Load,
+    counts: bool,
 }
 
 impl InFlight {
@@ -108,7 +135,9 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.load.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if self.counts {
+            self.load.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -128,6 +157,24 @@ mod tests {
         sent.add(110, 7);
         assert_eq!(sent.last_second(110), 8);
         assert_eq!(sent.last_second(200), 0);
+    }
+
+    #[tokio::test]
+    async fn what_goes_behind_viewers_waits_for_them_and_not_for_ever() {
+        let load = Load::default();
+        let (_repair, viewer) = (load.enter_behind(), load.enter());
+        assert_eq!(load.in_flight(), 1);
+        let waits = load.behind_viewers();
+        let ended = async {
+            sleep(WAIT_STEP * 4).await;
+            drop(viewer);
+        };
+        tokio::join!(waits, ended);
+        assert_eq!(load.in_flight(), 0);
+        let _stays = load.enter();
+        let began = Instant::now();
+        load.behind_viewers().await;
+        assert!(began.elapsed() >= LONGEST_WAIT);
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub struct StorageConfig {
     pub metadata_url: Option<String>,
     /// What other machines call this node; where it listens, if not given.
     pub public_url: Option<String>,
+    /// What fails together with this node; its host, if not given.
+    pub rack: Option<String>,
     /// Room on the disk that writes leave alone; 5 % if not given.
     pub reserve_bytes: Option<u64>,
     /// Largest superblock; 1 GiB if not given. Each open one reserves this much of the disk.
@@ -89,6 +91,7 @@ impl StorageConfig {
             cluster_key,
             metadata_url: None,
             public_url: None,
+            rack: None,
             reserve_bytes: None,
             superblock_bytes: None,
             upkeep: true,

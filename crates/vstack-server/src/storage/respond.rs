@@ -16,8 +16,10 @@ use axum::body::{Body, HttpBody};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use hyper::body::{Frame, SizeHint};
+use vstack_api::wire::BEHIND_HEADER;
 use vstack_api::{ErrorCode, Problem};
 use vstack_core::ballot::Ballot;
 use vstack_core::digest::Sha256Digest;
@@ -26,7 +28,7 @@ use vstack_store::{ObjectReader, StoreError};
 
 use super::buffers::PIECE_BYTES;
 use super::conditions::{Wanted, is_known, wanted};
-use super::load::InFlight;
+use super::load::{InFlight, Load};
 use super::refusals::from_store;
 use super::state::Node;
 use crate::http::{Answer, Refusal, refuse};
@@ -74,7 +76,14 @@ pub(super) async fn read(node: Arc<Node>, request: ReadRequest) -> Answer<Respon
         }
         return Ok(whole_head(&etag, stat.digest.size_bytes, Body::empty()));
     }
-    let in_flight = node.load.enter();
+    let behind = request.headers.contains_key(BEHIND_HEADER);
+    let in_flight = match behind {
+        true => node.load.enter_behind(),
+        false => node.load.enter(),
+    };
+    if behind {
+        node.load.behind_viewers().await;
+    }
     let ReadRequest { chunk, ballot, .. } = request;
     let reader = match node.store.open_cached(chunk, ballot).map_err(from_store)? {
         Some(reader) => reader,
@@ -92,6 +101,7 @@ pub(super) async fn read(node: Arc<Node>, request: ReadRequest) -> Answer<Respon
         Wanted::Part(range) => (range, true),
         Wanted::Nothing(code) => return Ok(unsatisfiable(code, size)),
     };
+    let load = node.load.clone();
     let body = send(Sending {
         node,
         reader: Arc::new(reader),
@@ -99,6 +109,10 @@ pub(super) async fn read(node: Arc<Node>, request: ReadRequest) -> Answer<Respon
         in_flight,
     })
     .await?;
+    let body = match behind {
+        true => waiting(body, load),
+        false => body,
+    };
     let mut response = whole_head(&etag, range.end - range.start, body);
     if part {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
@@ -106,6 +120,17 @@ pub(super) async fn read(node: Arc<Node>, request: ReadRequest) -> Answer<Respon
         insert(&mut response, header::CONTENT_RANGE, &value);
     }
     Ok(response)
+}
+
+/// The same body, each piece of it behind the viewers.
+fn waiting(body: Body, load: Load) -> Body {
+    Body::from_stream(body.into_data_stream().then(move |piece| {
+        let load = load.clone();
+        async move {
+            load.behind_viewers().await;
+            piece
+        }
+    }))
 }
 
 /// A body whose first piece is in memory already.

@@ -36,6 +36,8 @@ const UNREADABLE: ChunkDigest = ChunkDigest {
 pub(super) struct Node {
     pub(super) store: Store,
     pub(super) url: String,
+    /// What fails together with this node.
+    pub(super) rack: Option<String>,
     /// Where inventories go; none without it.
     pub(super) catalogue: Option<MetadataClient>,
     pub(super) load: Load,
@@ -67,6 +69,7 @@ impl Node {
         Self {
             store,
             url,
+            rack: config.rack.clone(),
             catalogue: catalogue.map(|url| MetadataClient::with_transport(url, Arc::clone(transport))),
             load: Load::default(),
             received_bytes: Counter::default(),

@@ -1,23 +1,26 @@
 //! Conversion and repair: the pure rules of `vstack-core` say what should be where, and here it is brought about.
 //!
-//! Two workers run in the metadata role, since they need its catalogue and nothing else. One carries out the redundancy
-//! policy and operators' wishes, one chunk at a time and at half speed; the other makes lost parts again, those first
-//! that are closest to being lost. Neither has state that matters: after a restart they look and go on. Every byte they
-//! read is checked against the placement, and a part that fails the check counts as lost from then on.
+//! Three workers run in the metadata role, since they need its catalogue and nothing else. One carries out the redundancy
+//! policy and operators' wishes, one chunk at a time and at half speed; one makes lost parts again, those first that are
+//! closest to being lost; one evens out the nodes when it is told to. None has state that matters: after a restart they
+//! look and go on. Every byte they read is checked against the placement, and a part that fails the check counts as lost
+//! from then on.
 
 mod convert;
+mod events;
 mod heal;
 mod mover;
 mod policy;
 mod progress;
+mod rebalance;
 mod routes;
 mod speed;
 mod trust;
 
 use std::sync::Mutex;
 
-use tokio::sync::Notify;
-use vstack_api::redundancy::RedundancyStatus;
+use tokio::sync::{Notify, watch};
+use vstack_api::redundancy::{BalanceState, RedundancyStatus};
 use vstack_core::placement::Scheme;
 use vstack_core::redundancy::{ClusterFacts, VideoFacts};
 use vstack_core::time::UnixMillis;
@@ -27,8 +30,12 @@ use vstack_meta::{NodeRecord, VideoRedundancy};
 use super::state::Metadata;
 
 pub(super) use convert::run as convert_for_ever;
+pub(super) use events::listen;
 pub(super) use heal::run as heal_for_ever;
 pub(super) use policy::{durability, explain, report};
+pub(super) use rebalance::{
+    apply as apply_balance, pause as pause_balance, run as balance_for_ever, show as show_balance,
+};
 pub(super) use routes::{gateway_heartbeat, gateways, set, show, status, suspect};
 pub(super) use trust::run as compare_for_ever;
 
@@ -44,6 +51,11 @@ pub struct RedundancySettings {
 pub(super) struct Redundancy {
     status: Mutex<RedundancyStatus>,
     speeds: Mutex<speed::Speeds>,
+    /// The status is another one than it was.
+    changed: watch::Sender<()>,
+    /// What the operator wants of the rebalance worker.
+    balance: Mutex<BalanceState>,
+    wake_balance: Notify,
     /// There is something to convert, perhaps.
     wake_convert: Notify,
     /// A part was found to be lost.

