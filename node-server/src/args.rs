@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vstack_client::PolicyName;
+use vstack_core::limits::MAX_LABEL_BYTES;
+use vstack_core::rendezvous::is_label;
 use vstack_media::barcode::Area;
 use vstack_server::dev::{DEFAULT_NODES, DEFAULT_PORT_BASE, MAX_NODES};
 
@@ -53,6 +55,9 @@ pub(crate) enum Command {
     /// The storage nodes: list, drain, remove, replace.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Even out full and empty nodes, after one joined say.
+    #[command(subcommand)]
+    Rebalance(RebalanceCommand),
     /// Back up the catalogue while the cluster runs.
     Backup {
         /// Where the backup is copied to [default: it stays in `backups` in the metadata role's folder].
@@ -140,6 +145,9 @@ pub(crate) struct ServeOptions {
     /// Address under which others reach the storage node, where it is not the one it listens on.
     #[arg(long, value_name = "URL")]
     pub(crate) advertise_url: Option<String>,
+    /// Rack or other place whose machines fail together: parts of a chunk are spread over racks [default: the node's host].
+    #[arg(long, value_name = "NAME", value_parser = label)]
+    pub(crate) rack: Option<String>,
     /// Largest superblock of a storage node [default: 1024]; the disk keeps this much room for each open one.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(128..=4096))]
     pub(crate) superblock_mib: Option<u64>,
@@ -170,6 +178,15 @@ pub(crate) struct ServeOptions {
     /// End when this process ends.
     #[arg(long, value_name = "PID", hide = true)]
     pub(crate) parent_pid: Option<u32>,
+}
+
+fn label(text: &str) -> Result<String, String> {
+    match is_label(text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!(
+            "a rack is called by one word of at most {MAX_LABEL_BYTES} bytes"
+        )),
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -349,6 +366,9 @@ pub(crate) enum NodeCommand {
         /// End the draining.
         #[arg(long)]
         cancel: bool,
+        /// Return when nothing is left there, and show how far it is meanwhile.
+        #[arg(long, conflicts_with = "cancel")]
+        wait: bool,
     },
     /// It will be away for a while and come back with its data.
     Maintenance {
@@ -363,6 +383,9 @@ pub(crate) enum NodeCommand {
         /// Even if chunks lie nowhere else: they are lost.
         #[arg(long)]
         force: bool,
+        /// Return when what lay there is made again elsewhere, and show how far it is meanwhile.
+        #[arg(long)]
+        wait: bool,
     },
     /// Its disk is gone: what lay there counts as lost, and a new data folder is welcome.
     Replace {
@@ -370,9 +393,26 @@ pub(crate) enum NodeCommand {
         /// Even if chunks lie nowhere else: they are lost.
         #[arg(long)]
         force: bool,
+        /// Return when what lay there is made again elsewhere, and show how far it is meanwhile.
+        #[arg(long)]
+        wait: bool,
     },
     /// Trust a node again that was removed, or that came back with an older copy of its data.
     Readopt { node: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RebalanceCommand {
+    /// How full the nodes are, and what would be moved.
+    Plan,
+    /// Move parts until no node is much fuller than the others; goes on where it was paused.
+    Apply {
+        /// Return when the nodes are even, and show how far it is meanwhile.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Stop moving; what was moved stays.
+    Pause,
 }
 
 #[derive(Debug, Args)]
@@ -392,6 +432,9 @@ pub(crate) struct StatusOptions {
     /// Hours until an operator has added a node, where none is left for lost parts [default: 24].
     #[arg(long, value_name = "HOURS", requires = "durability", value_parser = positive)]
     pub(crate) operator_hours: Option<f64>,
+    /// Go on: print conversion, repair and balance whenever they change, until Ctrl-C.
+    #[arg(long, conflicts_with_all = ["consensus", "durability"])]
+    pub(crate) watch: bool,
 }
 
 /// Where the picture goes.

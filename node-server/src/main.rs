@@ -17,10 +17,12 @@ mod logs;
 mod match_frame;
 mod meta;
 mod node;
+mod node_progress;
 mod output;
 mod picture;
 mod play;
 mod policy;
+mod rebalance;
 mod redundancy;
 mod roles;
 mod serve;
@@ -65,6 +67,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Video(command) => Box::pin(video::run(command, &place, output)).await,
         Command::Policy(command) => Box::pin(policy::run(command, &place, output)).await,
         Command::Node(command) => Box::pin(node::run(command, &place, output)).await,
+        Command::Rebalance(command) => Box::pin(rebalance::run(command, &place, output)).await,
         Command::Backup { file } => Box::pin(backup::backup(file.as_deref(), &place, output)).await,
         Command::Restore { file, data } => backup::restore(&file, &data, output),
         Command::Storage(command) => storage::run(&command, output),

@@ -8,28 +8,47 @@ use vstack_core::node::NodeState;
 use crate::args::{NodeCommand, Place};
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::{cluster, table};
+use crate::{cluster, node_progress, table};
 
 pub(crate) async fn run(command: NodeCommand, place: &Place, output: &Output) -> Result<(), Failure> {
     let catalogue = cluster::catalogue(place);
+    let waits = waits(&command);
     let (node, action, force) = match command {
         NodeCommand::List => return list(&catalogue, output).await,
         NodeCommand::Info { node } => return info(&catalogue, &node, output).await,
-        NodeCommand::Drain { node, cancel: false } => (node, NodeAction::Drain, false),
+        NodeCommand::Drain {
+            node, cancel: false, ..
+        } => (node, NodeAction::Drain, false),
         NodeCommand::Maintenance { node, end: false } => (node, NodeAction::Maintenance, false),
-        NodeCommand::Drain { node, cancel: true } | NodeCommand::Maintenance { node, end: true } => {
-            (node, NodeAction::Activate, false)
+        NodeCommand::Drain {
+            node, cancel: true, ..
         }
-        NodeCommand::Remove { node, force } => (node, NodeAction::Remove, force),
-        NodeCommand::Replace { node, force } => (node, NodeAction::Replace, force),
+        | NodeCommand::Maintenance { node, end: true } => (node, NodeAction::Activate, false),
+        NodeCommand::Remove { node, force, .. } => (node, NodeAction::Remove, force),
+        NodeCommand::Replace { node, force, .. } => (node, NodeAction::Replace, force),
         NodeCommand::Readopt { node } => (node, NodeAction::Readopt, false),
     };
     let node = find(&catalogue, &node).await?;
-    let detail = catalogue.change_node(node, action, force).await?;
+    let mut detail = catalogue.change_node(node, action, force).await?;
+    if waits {
+        node_progress::wait(&catalogue, node, output).await?;
+        let lost_parts = detail.lost_parts;
+        detail = catalogue.node(node).await?;
+        detail.lost_parts = lost_parts;
+    }
     output.say(&detail, || {
         format!("{}\n{}", described(&detail), next_step(action, &detail))
     });
     Ok(())
+}
+
+const fn waits(command: &NodeCommand) -> bool {
+    matches!(
+        command,
+        NodeCommand::Drain { wait: true, .. }
+            | NodeCommand::Remove { wait: true, .. }
+            | NodeCommand::Replace { wait: true, .. }
+    )
 }
 
 async fn list(catalogue: &MetadataClient, output: &Output) -> Result<(), Failure> {
@@ -39,7 +58,9 @@ async fn list(catalogue: &MetadataClient, output: &Output) -> Result<(), Failure
         nodes => {
             let rows: Vec<Vec<String>> = nodes.iter().map(row).collect();
             table::table(
-                &["id", "address", "health", "state", "disk", "chunks", "version"],
+                &[
+                    "id", "address", "health", "state", "rack", "disk", "chunks", "version",
+                ],
                 &rows,
             )
         }
@@ -51,8 +72,9 @@ fn row(node: &NodeEntry) -> Vec<String> {
     vec![
         node.node_id.to_string(),
         node.node_url.clone(),
-        node.status.as_str().to_owned(),
+        health(node).to_owned(),
         node.state.as_str().to_owned(),
+        node.rack.clone().unwrap_or_else(|| "-".to_owned()),
         format!("{:.1} %", node.disk_usage),
         node.chunk_count.to_string(),
         node.version.clone(),
@@ -90,15 +112,24 @@ async fn find(catalogue: &MetadataClient, text: &str) -> Result<NodeId, Failure>
     }
 }
 
+/// In one word; a node that lies is worse than a slow one.
+const fn health(node: &NodeEntry) -> &'static str {
+    match node.quarantined {
+        true => "quarantined",
+        false => node.status.as_str(),
+    }
+}
+
 fn described(detail: &NodeDetail) -> String {
     let node = &detail.entry;
     format!(
-        "{}  {}\n  health   {}\n  state    {}\n  parts    {}, of which {} lie nowhere else\n  disk     {:.1} % used\n  \
+        "{}  {}\n  health   {}\n  state    {}\n  rack     {}\n  parts    {}, of which {} lie nowhere else\n  disk     {:.1} % used\n  \
          version  {}, start {}",
         node.node_id,
         node.node_url,
-        node.status.as_str(),
+        health(node),
         node.state.as_str(),
+        node.rack.as_deref().unwrap_or("not named: its host"),
         detail.parts,
         detail.only_holder_of,
         node.disk_usage,

@@ -110,6 +110,7 @@ pub(crate) fn status_lines(status: &RedundancyStatus) -> String {
     let mut lines = Vec::new();
     lines.extend(work_line("converting", &status.conversion));
     lines.extend(work_line("repairing ", &status.repair));
+    lines.extend(work_line("moving    ", &status.rebalance));
     if status.waiting > 0 {
         lines.push(format!(
             "{} chunks have parts on silent nodes, which are waited for",
@@ -131,7 +132,7 @@ pub(crate) fn status_lines(status: &RedundancyStatus) -> String {
     }
 }
 
-fn work_line(verb: &str, work: &Work) -> Option<String> {
+pub(crate) fn work_line(verb: &str, work: &Work) -> Option<String> {
     let eta = work.eta_ms.map_or_else(|| "?".to_owned(), table::duration);
     work.active.then(|| {
         format!(

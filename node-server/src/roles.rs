@@ -28,6 +28,8 @@ pub(crate) struct RoleConfig {
     /// Of a storage node.
     pub(crate) advertise_url: Option<String>,
     /// Of a storage node.
+    pub(crate) rack: Option<String>,
+    /// Of a storage node.
     pub(crate) superblock_mib: Option<u64>,
     /// Of a storage node.
     pub(crate) reserve_mib: Option<u64>,
@@ -49,6 +51,7 @@ pub(crate) async fn start(config: RoleConfig) -> Result<Running, StartError> {
         key,
         metadata_url,
         advertise_url,
+        rack,
         superblock_mib,
         reserve_mib,
         view_half_life_days,
@@ -67,6 +70,7 @@ pub(crate) async fn start(config: RoleConfig) -> Result<Running, StartError> {
             let mut node = StorageConfig::new(listen, data, key);
             node.metadata_url = metadata_url;
             node.public_url = advertise_url;
+            node.rack = rack;
             node.superblock_bytes = superblock_mib.map(|mib| mib * MIB);
             node.reserve_bytes = reserve_mib.map(|mib| mib.saturating_mul(MIB));
             storage::start(node).await

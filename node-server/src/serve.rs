@@ -87,6 +87,7 @@ fn checked(options: &ServeOptions, place: &Place) -> Result<Vec<RoleConfig>, Fai
         key: key.clone(),
         metadata_url: place.metadata_url.clone(),
         advertise_url: options.advertise_url.clone(),
+        rack: options.rack.clone(),
         superblock_mib: options.superblock_mib,
         reserve_mib: options.reserve_mib,
         view_half_life_days: options.view_half_life_days,

@@ -2,7 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use futures::StreamExt as _;
 use serde::Serialize;
+use vstack_api::MetadataClient;
 use vstack_api::consensus::CatalogueState;
 use vstack_api::policy::DurabilityQuery;
 use vstack_api::redundancy::RedundancyStatus;
@@ -47,6 +49,9 @@ pub(crate) async fn run(options: &StatusOptions, place: &Place, output: &Output)
         };
         return crate::policy::durability(&catalogue, query, output).await;
     }
+    if options.watch {
+        return watch(&catalogue, output).await;
+    }
     let metadata_url = catalogue.0.base_url().to_owned();
     let nodes = catalogue.nodes().await?;
     let none = VideoQuery {
@@ -72,6 +77,16 @@ pub(crate) async fn run(options: &StatusOptions, place: &Place, output: &Output)
         children: local.map(|state| state.cluster.children).unwrap_or_default(),
     };
     output.say(&status, || described(&status));
+    Ok(())
+}
+
+/// Each change until the role ends or nobody listens any more.
+async fn watch(catalogue: &MetadataClient, output: &Output) -> Result<(), Failure> {
+    let mut changes = catalogue.redundancy_events().await?;
+    while let Some(status) = changes.next().await {
+        let status = status?;
+        output.say(&status, || status_lines(&status));
+    }
     Ok(())
 }
 
