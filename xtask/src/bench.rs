@@ -14,9 +14,10 @@ use crate::project::Project;
 use crate::{say, step, toolchain};
 
 /// A bench, and the peers that it wants.
-const BENCHES: [(&str, &[Peer]); 3] = [
+const BENCHES: [(&str, &[Peer]); 4] = [
     ("client", &[]),
     ("consensus", &[Peer::Etcd]),
+    ("repair", &[]),
     ("store", &[Peer::Nginx, Peer::SeaweedFs]),
 ];
 

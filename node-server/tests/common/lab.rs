@@ -109,12 +109,12 @@ pub fn get_json(url: &str) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{url} answered: {output:?}"))
 }
 
-fn serve(role: &str, data: &Path, key: &Path, more: &[&str]) -> (Process, Value) {
+pub fn serve(role: &str, data: &Path, key: &Path, more: &[&str]) -> (Process, Value) {
     let more = [more, &["--listen", "127.0.0.1:0"]].concat();
     serve_in(role, &data.join(role), key, &more)
 }
 
-fn serve_in(role: &str, data: &Path, key: &Path, more: &[&str]) -> (Process, Value) {
+pub fn serve_in(role: &str, data: &Path, key: &Path, more: &[&str]) -> (Process, Value) {
     let mut command = vstack();
     let pid = std::process::id().to_string();
     command
@@ -172,7 +172,7 @@ fn start_node(
     }
 }
 
-fn field(value: &Value, name: &str) -> String {
+pub fn field(value: &Value, name: &str) -> String {
     value[name]
         .as_str()
         .unwrap_or_else(|| panic!("no {name} in {value}"))

@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "every test file uses a part of it")]
 
 pub mod lab;
+pub mod liar;
+pub mod pairs;
 pub mod process;
 pub mod timeline;
 

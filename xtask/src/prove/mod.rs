@@ -1,11 +1,12 @@
-//! `cargo xtask prove NAME [--seed N] [--count N] [--json]`: the proof runs of the store and of the protocol.
+//! `cargo xtask prove NAME [--seed N] [--count N] [--json]`: the proof runs of the store, of the protocol and of the cluster.
 //!
-//! The runs themselves are the binary `prove` of `vstack-proof`, built with optimisation; `fuzz` and
-//! `mutants` drive cargo and live here.
+//! The runs themselves are the binary `prove` of `vstack-proof`, built with optimisation; `fuzz`,
+//! `mutants` and `promise` drive cargo and live here.
 
 mod fuzz;
 mod mutant_list;
 mod mutants;
+mod promise;
 
 use std::process::{Command, ExitCode};
 
@@ -26,6 +27,8 @@ cargo xtask prove NAME [--seed N] [--count N] [--json]
   power-cut     real power cuts of a loop-mounted ext4, as root (count: cuts, 200)
   fuzz          the parsers of bytes and text from outside (count: seconds for each target, 60)
   mutants       bugs put into a copy of the store on purpose; its tests must catch each (NAME...: only these)
+  promise       every pair of five nodes killed, stopped, lying, emptied, while videos play (half an hour;
+                --page: write the page again from the last run)
   model         every state of small clusters that run ChunkPaxos, and every mutant (--big: hours; --list; NAME...)
   all           all of them
 ";
@@ -43,6 +46,7 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
     let passed = match *name {
         "fuzz" => fuzz::run(&project, number(rest, "--count")?, number(rest, "--seed")?)?,
         "mutants" => mutants::run(&project, rest)?,
+        "promise" => promise::run(&project, rest)?,
         "all" => all(&project, rest)?,
         "model" => model(&project, rest)?,
         name if RUNS.contains(&name) => proof(&project, name, rest)?,
@@ -66,6 +70,7 @@ fn all(project: &Project, rest: &[&str]) -> Result<bool> {
     }
     passed &= fuzz::run(project, None, number(rest, "--seed")?)?;
     passed &= mutants::run(project, &[])?;
+    passed &= promise::run(project, &[])?;
     passed &= model(project, &[])?;
     Ok(passed)
 }
