@@ -13,6 +13,7 @@ mod machine;
 mod output;
 mod peers;
 mod process;
+mod repair;
 mod report;
 mod store;
 
@@ -35,6 +36,8 @@ enum Bench {
     Store(store::Options),
     /// Placements committed by ChunkPaxos beside puts of etcd; manifests; a growing catalogue.
     Consensus(consensus::Options),
+    /// How fast a lost node is made good, and what viewers notice.
+    Repair(repair::Options),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Bench::Client(options) => client::run(&options),
         Bench::Store(options) => store::run(&options),
         Bench::Consensus(options) => consensus::run(&options),
+        Bench::Repair(options) => repair::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
