@@ -53,6 +53,8 @@ impl Redundancy {
         match kind {
             Kind::Conversion => speeds.conversions.add(read_bytes, took),
             Kind::Repair => speeds.repairs.add(read_bytes, took),
+            // A move reads one part and rests between two: it says little about a repair.
+            Kind::Rebalance => {}
         }
     }
 
