@@ -168,13 +168,17 @@ fn writing_goes_on_in_a_new_superblock_after_a_failed_sync() {
 /// A put while no superblock can be made for want of `errno`'s resource, and one after it.
 fn check_shortage(errno: i32) {
     let disk = SimDisk::default();
-    let (store, _) = open(&disk).unwrap();
+    let (store, _) = open(&disk).expect("an empty disk opens");
     let put = || store.put_blocking(PutRequest::new(chunk(1), Ballot::PLAIN, Bytes::from_static(b"x")));
     disk.inject(Fault {
         call: Some(Call::Create),
         ..Fault::once(disk.calls(), errno)
     });
-    assert_eq!(put().unwrap_err().kind(), ErrorKind::Unavailable, "errno {errno}");
+    assert_eq!(
+        put().expect_err("it needs the resource").kind(),
+        ErrorKind::Unavailable,
+        "errno {errno}"
+    );
     assert_eq!(store.stats().read_only, None, "errno {errno}");
     put().expect("it has passed");
 }
@@ -283,12 +287,14 @@ fn killed_before_the_sync_of_object_2() -> SimDisk {
     let (seen, keep) = (disk.clone(), Arc::clone(&left));
     disk.observe(Some(Box::new(move |_, call| {
         if call == Call::Sync {
-            keep.lock().unwrap().get_or_insert_with(|| seen.snapshot());
+            keep.lock()
+                .expect("held for a moment")
+                .get_or_insert_with(|| seen.snapshot());
         }
     })));
     put(2);
     disk.observe(None);
-    let left = left.lock().unwrap().take();
+    let left = left.lock().expect("held for a moment").take();
     left.expect("a put is synced")
 }
 

@@ -43,26 +43,7 @@ impl Collector for StoreFigures {
                 stats.batched_requests,
             ),
         ];
-        let (scrub, compaction) = (node.store.scrub(), node.store.compaction());
-        let upkeep = [
-            (
-                "disk_errors",
-                "Errors of the disk, besides that it is full",
-                stats.disk_errors,
-            ),
-            (
-                "scrub_found",
-                "Damage found by the scrub since the folder was made",
-                scrub.found_total,
-            ),
-            ("compactions", "Compactions done", compaction.done),
-            (
-                "compaction_freed_bytes",
-                "Bytes that they gave back",
-                compaction.freed_bytes,
-            ),
-        ];
-        for (name, help, value) in counters.into_iter().chain(upkeep) {
+        for (name, help, value) in counters {
             add(&mut encoder, name, help, &ConstCounter::new(value))?;
         }
         let gauges = [
@@ -95,33 +76,63 @@ impl Collector for StoreFigures {
                 node.load.egress_bps(),
             ),
         ];
-        let upkeep = [
-            (
-                "scrub_checked_bytes",
-                "Read in the scrub's round",
-                scrub.checked_bytes,
-            ),
-            (
-                "scrub_total_bytes",
-                "To be read in the scrub's round",
-                scrub.total_bytes,
-            ),
-            (
-                "scrub_last_ended_timestamp_seconds",
-                "When the last round of the scrub ended, 0 if none has",
-                scrub.last_ended.0 / 1000,
-            ),
-            (
-                "scrub_last_clean_timestamp_seconds",
-                "When the last round ended that found nothing, 0 if none has",
-                scrub.last_clean.0 / 1000,
-            ),
-        ];
-        for (name, help, value) in gauges.into_iter().chain(upkeep) {
+        for (name, help, value) in gauges {
             add(&mut encoder, name, help, &ConstGauge::new(value))?;
         }
-        Ok(())
+        encode_upkeep(&mut encoder, &node, stats.disk_errors)
     }
+}
+
+/// What the node does behind its viewers.
+fn encode_upkeep(encoder: &mut DescriptorEncoder<'_>, node: &Node, disk_errors: u64) -> fmt::Result {
+    let (scrub, compaction) = (node.store.scrub(), node.store.compaction());
+    let counters = [
+        (
+            "disk_errors",
+            "Errors of the disk, besides that it is full",
+            disk_errors,
+        ),
+        (
+            "scrub_found",
+            "Damage found by the scrub since the folder was made",
+            scrub.found_total,
+        ),
+        ("compactions", "Compactions done", compaction.done),
+        (
+            "compaction_freed_bytes",
+            "Bytes that they gave back",
+            compaction.freed_bytes,
+        ),
+    ];
+    for (name, help, value) in counters {
+        add(encoder, name, help, &ConstCounter::new(value))?;
+    }
+    let gauges = [
+        (
+            "scrub_checked_bytes",
+            "Read in the scrub's round",
+            scrub.checked_bytes,
+        ),
+        (
+            "scrub_total_bytes",
+            "To be read in the scrub's round",
+            scrub.total_bytes,
+        ),
+        (
+            "scrub_last_ended_timestamp_seconds",
+            "When the last round of the scrub ended, 0 if none has",
+            scrub.last_ended.0 / 1000,
+        ),
+        (
+            "scrub_last_clean_timestamp_seconds",
+            "When the last round ended that found nothing, 0 if none has",
+            scrub.last_clean.0 / 1000,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        add(encoder, name, help, &ConstGauge::new(value))?;
+    }
+    Ok(())
 }
 
 fn add(
