@@ -60,15 +60,9 @@ fn clusters_of_thousands_of_chunks_are_among_them() {
     assert!(report.acknowledged > 1000);
 }
 
-/// Seeds within which a bug must show.
-const FEW: u64 = 150;
-
-/// These need a start or a restore at the worst moment: hundreds or thousands of seeds, minutes of `vstack-sim --mutant`.
-const RARE: [Mutant; 3] = [
-    Mutant::RestoreRaisesByOne,
-    Mutant::OpenBallotsSurviveRestore,
-    Mutant::OrdersBeforeSync,
-];
+/// Seeds within which a bug must show. The rarest shows in the first hundred or two; the rest is room for a change of
+/// the simulator that reshuffles them.
+const FEW: u64 = 500;
 
 fn check_that_it_is_found(mutant: Mutant) {
     let violation = (1..=FEW).find_map(|seed| simulator::run(seed, Some(mutant), false).violation);
@@ -84,9 +78,8 @@ macro_rules! found {
 
         #[test]
         fn every_mutant_has_its_test() {
-            let often = [$(Mutant::$mutant),*];
-            let tested = |mutant: &Mutant| often.contains(mutant) || RARE.contains(mutant);
-            assert!(Mutant::ALL.iter().all(tested));
+            let tested = [$(Mutant::$mutant),*];
+            assert!(Mutant::ALL.iter().all(|mutant| tested.contains(mutant)));
         }
     };
 }
@@ -96,7 +89,10 @@ found! {
     a_torn_write_that_is_trusted_is_found: TornWriteTrusted,
     a_commit_answered_before_its_sync_is_found: CommitBeforeSync,
     a_generation_that_comes_twice_is_found: GenerationNotRaised,
+    a_restore_that_raises_the_generation_by_one_is_found: RestoreRaisesByOne,
+    a_ballot_that_stays_open_in_a_restore_is_found: OpenBallotsSurviveRestore,
     collecting_without_a_fence_is_found: CollectWithoutFence,
+    orders_before_their_open_is_synced_are_found: OrdersBeforeSync,
     deleting_what_a_conversion_has_not_replaced_yet_is_found: ReplacedBeforeCommit,
     receipts_of_a_disk_that_is_gone_are_found: IncarnationUnchecked,
     an_adoption_without_the_new_name_is_found: AdoptWithoutRetag,

@@ -99,9 +99,9 @@ impl Catalogue {
         }
     }
 
-    /// It has granted its first ballot in this life, and nobody else may know.
-    pub(super) fn is_fresh(&self) -> bool {
-        self.grants == 1
+    /// Ballots granted in this life. After the first, nobody else may know that there is this life.
+    pub(super) fn grants(&self) -> u64 {
+        self.grants
     }
 
     fn has(&self, mutant: Mutant) -> bool {

@@ -29,7 +29,7 @@ impl World {
 
     pub(super) fn back_up(&mut self) {
         let now = self.clock(Address::Catalogue);
-        if self.catalogue.up {
+        if self.catalogue.up && !self.is_besieged() {
             self.catalogue.back_up(self.now_ms, now);
             self.note(|| "backup".to_owned());
         }
@@ -59,22 +59,24 @@ impl World {
     }
 
     fn crash_catalogue(&mut self) {
-        if !self.catalogue.up {
-            return;
+        if self.catalogue.up {
+            let undone = self.random.index(self.catalogue.unsynced() + 1);
+            let restored = self.plan.restores && self.random.chance(400);
+            self.stop_catalogue(undone, restored, 6_000);
         }
-        let undone = self.random.index(self.catalogue.unsynced() + 1);
+    }
+
+    /// The catalogue loses its power and its last `undone` changes, and perhaps its disk, of which there is a backup.
+    pub(super) fn stop_catalogue(&mut self, undone: usize, restored: bool, longest_ms: u64) {
         self.note(|| format!("the catalogue loses its power and its last {undone} changes"));
         let mut out = Outbox::default();
         self.catalogue.crash(undone, &mut out);
         self.flush(Address::Catalogue, out);
-        if self.plan.restores
-            && self.random.chance(400)
-            && let Some(made_at_ms) = self.catalogue.restore(self.now_ms)
-        {
+        if restored && let Some(made_at_ms) = self.catalogue.restore(self.now_ms) {
             self.note(|| format!("the catalogue is restored to its backup of {made_at_ms} ms"));
             self.oracle.restored(made_at_ms);
         }
-        self.undo_within(6_000, Undo::StartCatalogue);
+        self.undo_within(longest_ms, Undo::StartCatalogue);
     }
 
     fn crash_client(&mut self, index: usize) {
@@ -175,6 +177,7 @@ impl World {
         self.note(|| "faults end".to_owned());
         self.faults = false;
         self.blocked.clear();
+        self.end_siege();
         for index in 0..self.nodes.len() {
             self.undo(Undo::StartNode(index));
         }

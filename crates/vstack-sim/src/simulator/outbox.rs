@@ -6,6 +6,7 @@ use vstack_core::paxos::master::{Accepted, Row};
 
 use super::disk::Name;
 use super::message::{Address, Message};
+use super::world::SiegeStep;
 
 /// An alarm. One that names a life is void in the next.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +38,8 @@ pub(super) enum Timer {
     },
     Fault,
     FaultsEnd,
+    /// A siege goes on.
+    Siege(SiegeStep),
     /// Undo a fault.
     Mend(Undo),
     /// Whether all is done.

@@ -39,6 +39,8 @@ pub(super) struct Plan {
     pub(super) skew_ms: u64,
     /// A machine loses its power just after it has handled a message.
     pub(super) crash_points: u64,
+    /// Faults that wait for their worst moment take it (see `ambush`).
+    pub(super) ambushes: u64,
     /// Nodes list what they hold, between two heartbeats.
     pub(super) inventories: u64,
 }
@@ -73,7 +75,7 @@ impl Plan {
             unknown_grace_ms: 20_000,
             lazy_opens: random.chance(500),
             restores: random.chance(350),
-            storm: random.chance(80),
+            storm: random.chance(150),
             duels: random.below(300),
             other_bytes: random.below(300),
             deletions: random.below(200),
@@ -81,6 +83,7 @@ impl Plan {
             request_timeout_ms: rarely(random, 2_000, 60),
             skew_ms: [0, 1_000, 3_600_000, EPOCH_MS / 2][random.index(4)],
             crash_points: rarely(random, 0, 12),
+            ambushes: 0,
             inventories: rarely(random, 30, 300),
         };
         if plan.storm { plan.with_restores() } else { plan }
@@ -91,6 +94,7 @@ impl Plan {
             restores: true,
             chunks: self.chunks.min(100),
             crash_points: 15,
+            ambushes: 300,
             collect_grace_ms: 0,
             lease_ms: 50,
             loss: 120,

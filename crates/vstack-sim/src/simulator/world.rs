@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, BinaryHeap};
 
+use vstack_core::ballot::Ballot;
 use vstack_core::id::ChunkId;
 use vstack_core::keys::ClusterKey;
 use vstack_core::limits::HEARTBEAT_MS;
@@ -18,6 +19,9 @@ use super::oracle::{Oracle, Rule, Sight, Violation};
 use super::outbox::{Delay, Fact, Outbox, Timer, Undo};
 use super::plan::{EPOCH_MS, Plan};
 use super::random::{Fingerprint, Random};
+
+use ambush::Siege;
+pub(super) use ambush::SiegeStep;
 
 /// All work must end so long after the last fault: several leases, back-offs and rounds of repair.
 const ENDS_WITHIN_MS: u64 = 240_000;
@@ -109,6 +113,7 @@ pub(super) struct World {
     skews_ms: Vec<u64>,
     blocked: BTreeSet<(Address, Address)>,
     faults: bool,
+    siege: Option<Siege>,
     oracle: Oracle,
     fingerprint: Fingerprint,
     trace: Option<Vec<String>>,
@@ -137,6 +142,7 @@ impl World {
             skews_ms,
             blocked: BTreeSet::new(),
             faults: true,
+            siege: None,
             oracle: Oracle::default(),
             fingerprint: Fingerprint::new(),
             trace: trace.then(Vec::new),
@@ -299,6 +305,7 @@ impl World {
 
     fn deliver(&mut self, from: Address, to: Address, message: Message) {
         let (now, now_ms) = (self.clock(to), self.now_ms);
+        let grants = self.catalogue.grants();
         let mut out = Outbox::default();
         match to {
             Address::Catalogue if self.catalogue.up => self.catalogue.receive(now, from, message, &mut out),
@@ -310,8 +317,12 @@ impl World {
             }
             _ => {}
         }
+        let trap = self.trap(grants, &mut out);
         self.flush(to, out);
-        let delicate = to == Address::Catalogue && self.catalogue.is_fresh();
+        if let Some(trap) = trap {
+            return self.spring(trap);
+        }
+        let delicate = to == Address::Catalogue && self.catalogue.grants() == 1;
         let weight = if delicate { 25 } else { 1 };
         if self.faults && self.random.chance(self.plan.crash_points * weight) {
             self.crash(to);
@@ -351,6 +362,9 @@ impl World {
     }
 
     fn send(&mut self, from: Address, to: Address, message: Message) {
+        let Some(message) = self.hold(from, to, message) else {
+            return;
+        };
         let faulty = self.faults;
         if faulty && (self.blocked.contains(&(from, to)) || self.random.chance(self.plan.loss)) {
             self.note(|| format!("{from} -> {to}: lost: {message:?}"));
@@ -406,6 +420,7 @@ impl World {
             Timer::Begin { job } => self.begin(job, &mut out),
             Timer::Fault => return self.fault(),
             Timer::FaultsEnd => return self.end_faults(),
+            Timer::Siege(step) => return self.continue_siege(step),
             Timer::Mend(undo) => return self.undo(undo),
             Timer::Check => return,
         };
@@ -458,7 +473,8 @@ impl World {
 
     /// Begins again what came to nothing, elsewhere. Gives whether the run is over.
     fn check(&mut self) -> bool {
-        if self.plan.storm && self.faults {
+        // Not at a start: the generation of a life that has granted nothing yet is worth no backup.
+        if self.plan.storm && self.faults && self.catalogue.grants() > 0 {
             self.back_up();
         }
         let mut again = Vec::new();
@@ -583,5 +599,7 @@ impl World {
     }
 }
 
+#[path = "ambush.rs"]
+mod ambush;
 #[path = "faults.rs"]
 mod faults;
