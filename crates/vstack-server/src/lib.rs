@@ -4,6 +4,7 @@
 //! `vstack-media`. A role is started with [`Running`] as the result: it listens, says where, and drains when stopped.
 
 mod accept;
+mod ask_node;
 mod connection;
 pub mod dev;
 pub mod emulator;

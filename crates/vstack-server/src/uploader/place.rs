@@ -10,31 +10,26 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::warn;
-use vstack_api::client::{ApiError, Endpoint};
+use vstack_api::client::Endpoint;
 use vstack_api::roles::StorageClient;
-use vstack_api::wire::{CommitItem, Committed, OpenItem, Opened, PutAnswer};
+use vstack_api::wire::{CommitItem, Committed, OpenItem, Opened};
 use vstack_api::{ErrorCode, Problem};
 use vstack_core::ballot::Ballot;
 use vstack_core::digest::ChunkDigest;
 use vstack_core::id::{ChunkId, NodeId};
 use vstack_core::manifest::MediaFacts;
 use vstack_core::paxos::master::{Accepted, Value};
-use vstack_core::paxos::proposer::{Failure, Input, Output, Proposer};
+use vstack_core::paxos::proposer::{Input, Output, Proposer};
 use vstack_core::paxos::{Grant, OpenKind};
 use vstack_core::time::UnixMillis;
 
 use super::catalogue::{Catalogue, catalogue_failure};
 use super::counts::{Counts, Path, Sent};
 use super::jobs::JobHandle;
+use crate::ask_node::{self, Wanted, unknown_address};
 use crate::platform::{Clock, Platform};
-
-/// A node that accepts a connection and then says nothing (stopped, or its disk hangs) is given up on after this and a
-/// second for each MiB: slower than any disk or link that could serve video.
-const PUT_PATIENCE: Duration = Duration::from_secs(10);
-/// A node that does not say in this time what it holds is sent the bytes like any other.
-const PREPARE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A chunk to be placed.
 #[derive(Debug, Clone)]
@@ -256,46 +251,33 @@ impl Driver<'_> {
     fn prepare(&self, node: NodeId, grant: Grant) -> BoxFuture<'static, Event> {
         let ballot = grant.ballot;
         let Some(client) = self.client(node) else {
-            return unknown_address(node, ballot);
+            return Box::pin(async move { unknown_address(node, ballot).into() });
         };
-        Box::pin(async move {
-            match timeout(PREPARE_PATIENCE, client.prepare(grant)).await {
-                Ok(Ok(promise)) => Input::Promised(promise),
-                Ok(Err(error)) => store_failed(node, ballot, node_failure(error)),
-                Err(_) => store_failed(node, ballot, silent()),
-            }
-            .into()
-        })
+        Box::pin(async move { ask_node::prepare(client, node, grant).await.into() })
     }
 
     /// ACCEPT, or ADOPT of what the node holds under an earlier ballot.
     fn store(&self, node: NodeId, grant: Grant, from: Option<Ballot>) -> BoxFuture<'static, Event> {
         let ballot = grant.ballot;
         let Some(client) = self.client(node) else {
-            return unknown_address(node, ballot);
+            return Box::pin(async move { unknown_address(node, ballot).into() });
         };
-        let NewChunk { id, bytes, .. } = self.chunk.clone();
-        let sha256 = Some(self.digest.sha256);
-        let size_bytes = self.digest.size_bytes;
-        let patience = PUT_PATIENCE + Duration::from_secs(size_bytes >> 20);
-        let job = Arc::clone(&self.job);
+        let wanted = Wanted {
+            object: self.chunk.id,
+            digest: self.digest,
+            from,
+            bytes: self.chunk.bytes.clone(),
+        };
+        let (job, size_bytes) = (Arc::clone(&self.job), self.digest.size_bytes);
         Box::pin(async move {
-            let stored = async {
-                match from {
-                    Some(from) => {
-                        let adopted = client.adopt(grant, id, from, sha256).await;
-                        if adopted.is_ok() {
-                            job.spared(size_bytes);
-                        }
-                        adopted
-                    }
-                    None => {
-                        job.sent(size_bytes);
-                        client.put(&grant, id, bytes).await
-                    }
-                }
-            };
-            store_input(node, ballot, timeout(patience, stored).await).into()
+            if from.is_none() {
+                job.sent(size_bytes);
+            }
+            let input = ask_node::store(client, node, grant, wanted).await;
+            if from.is_some() && matches!(input, Input::Stored(_)) {
+                job.spared(size_bytes);
+            }
+            input.into()
         })
     }
 }
@@ -365,56 +347,5 @@ fn refusal(problem: &Problem, digest: &ChunkDigest) -> Option<ErrorCode> {
         Some(decided) if decided.value.digest != *digest => Some(ErrorCode::Conflict),
         Some(_) => None,
         None => (!problem.retryable && problem.code != ErrorCode::Fenced).then_some(problem.code),
-    }
-}
-
-fn store_input(
-    node: NodeId,
-    ballot: Ballot,
-    result: Result<Result<PutAnswer, ApiError>, tokio::time::error::Elapsed>,
-) -> Input {
-    let failure = match result {
-        Ok(Ok(PutAnswer {
-            receipt: Some(receipt),
-            ..
-        })) => return Input::Stored(receipt),
-        Ok(Ok(PutAnswer { receipt: None, .. })) => Failure::Permanent {
-            reason: "it stored the chunk without a receipt".to_owned(),
-        },
-        Ok(Err(error)) => node_failure(error),
-        Err(_) => silent(),
-    };
-    store_failed(node, ballot, failure)
-}
-
-const fn store_failed(node: NodeId, ballot: Ballot, failure: Failure) -> Input {
-    Input::StoreFailed {
-        node,
-        ballot,
-        failure,
-    }
-}
-
-fn silent() -> Failure {
-    Failure::Transient {
-        reason: "it does not answer".to_owned(),
-    }
-}
-
-fn unknown_address(node: NodeId, ballot: Ballot) -> BoxFuture<'static, Event> {
-    let failure = Failure::Permanent {
-        reason: "its address is not known".to_owned(),
-    };
-    Box::pin(async move { store_failed(node, ballot, failure).into() })
-}
-
-fn node_failure(error: ApiError) -> Failure {
-    let problem = error.into_problem();
-    let reason = problem.detail;
-    match problem.code {
-        ErrorCode::Fenced => Failure::Fenced,
-        ErrorCode::ChunkNotFound => Failure::SourceMissing,
-        _ if problem.retryable => Failure::Transient { reason },
-        _ => Failure::Permanent { reason },
     }
 }

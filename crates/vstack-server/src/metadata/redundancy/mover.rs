@@ -9,10 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::debug;
-use vstack_api::wire::PutAnswer;
-use vstack_api::{ApiError, ErrorCode};
+use vstack_api::ErrorCode;
 use vstack_core::ballot::Ballot;
 use vstack_core::digest::ChunkDigest;
 use vstack_core::id::{ChunkId, NodeId, SHARD_COUNT};
@@ -22,14 +21,11 @@ use vstack_core::paxos::{Grant, OpenKind, Receipt};
 use vstack_core::placement::{Part, Placement};
 use vstack_meta::{Cmd, CommitChunk, MetaError, OpenParts, OpenedChunk};
 
+use crate::ask_node::{self, Wanted, unknown_address};
 use crate::metadata::placement::Choice;
 use crate::metadata::state::Metadata;
 use crate::platform::Threads;
 
-/// As the uploader's: a node that accepts a connection and then says nothing is given up on after this and a second for
-/// each MiB.
-const PUT_PATIENCE: Duration = Duration::from_secs(10);
-const PREPARE_PATIENCE: Duration = Duration::from_secs(3);
 /// Owner of the ballots.
 const OWNER: &str = "redundancy";
 
@@ -182,7 +178,7 @@ impl<'a> Mover<'a> {
                 exclude,
                 min_ack,
             } => {
-                let wanted = Wanted {
+                let wanted = Asked {
                     kind,
                     expect_epoch,
                     parts,
@@ -211,7 +207,7 @@ impl<'a> Mover<'a> {
         })
     }
 
-    async fn open(&mut self, wanted: Wanted) -> Input {
+    async fn open(&mut self, wanted: Asked) -> Input {
         match self.opened(wanted).await {
             Ok((grant, opened)) => Input::Granted {
                 grant,
@@ -221,7 +217,7 @@ impl<'a> Mover<'a> {
         }
     }
 
-    async fn opened(&mut self, wanted: Wanted) -> Result<(Grant, OpenedChunk), Failure> {
+    async fn opened(&mut self, wanted: Asked) -> Result<(Grant, OpenedChunk), Failure> {
         let nodes = self.metadata.store.nodes().await.map_err(failure)?;
         self.urls = nodes
             .iter()
@@ -273,16 +269,10 @@ impl<'a> Mover<'a> {
     fn prepare(&self, node: NodeId, grant: Grant) -> BoxFuture<'a, Input> {
         let ballot = grant.ballot;
         let Some(url) = self.urls.get(&node) else {
-            return unknown_address(node, ballot);
+            return Box::pin(async move { unknown_address(node, ballot) });
         };
         let client = self.metadata.storage_behind(url);
-        Box::pin(async move {
-            match timeout(PREPARE_PATIENCE, client.prepare(grant)).await {
-                Ok(Ok(promise)) => Input::Promised(promise),
-                Ok(Err(error)) => store_failed(node, ballot, node_failure(error)),
-                Err(_) => store_failed(node, ballot, silent()),
-            }
-        })
+        Box::pin(ask_node::prepare(client, node, grant))
     }
 
     /// ACCEPT, or ADOPT of what the node holds under an earlier ballot.
@@ -296,36 +286,19 @@ impl<'a> Mover<'a> {
         let (Some(url), Some(bytes), Some(digest)) =
             (self.urls.get(&node), self.material.part(shard), digest)
         else {
-            return unknown_address(node, ballot);
+            return Box::pin(async move { unknown_address(node, ballot) });
         };
         let client = self.metadata.storage_behind(url);
-        let patience = PUT_PATIENCE + Duration::from_secs(digest.size_bytes >> 20);
         if from.is_none() {
             self.sent_bytes += digest.size_bytes;
         }
-        Box::pin(async move {
-            let stored = async {
-                match from {
-                    Some(from) => client.adopt(grant, object, from, Some(digest.sha256)).await,
-                    None => client.put(&grant, object, bytes).await,
-                }
-            };
-            match timeout(patience, stored).await {
-                Ok(Ok(PutAnswer {
-                    receipt: Some(receipt),
-                    ..
-                })) => Input::Stored(receipt),
-                Ok(Ok(PutAnswer { receipt: None, .. })) => store_failed(
-                    node,
-                    ballot,
-                    Failure::Permanent {
-                        reason: "it stored the part without a receipt".to_owned(),
-                    },
-                ),
-                Ok(Err(error)) => store_failed(node, ballot, node_failure(error)),
-                Err(_) => store_failed(node, ballot, silent()),
-            }
-        })
+        let wanted = Wanted {
+            object,
+            digest,
+            from,
+            bytes,
+        };
+        Box::pin(ask_node::store(client, node, grant, wanted))
     }
 
     fn commit(&self, ballot: Ballot, value: Placement, receipts: Vec<Receipt>) -> BoxFuture<'a, Input> {
@@ -359,7 +332,7 @@ impl<'a> Mover<'a> {
 }
 
 /// What OPEN is to ask.
-struct Wanted {
+struct Asked {
     kind: OpenKind,
     expect_epoch: Option<Ballot>,
     parts: Vec<Option<u8>>,
@@ -385,37 +358,5 @@ fn failure(error: MetaError) -> Failure {
 fn unexpected() -> Failure {
     Failure::Refused {
         reason: "the catalogue answered another question".to_owned(),
-    }
-}
-
-const fn store_failed(node: NodeId, ballot: Ballot, failure: Failure) -> Input {
-    Input::StoreFailed {
-        node,
-        ballot,
-        failure,
-    }
-}
-
-fn silent() -> Failure {
-    Failure::Transient {
-        reason: "it does not answer".to_owned(),
-    }
-}
-
-fn unknown_address<'a>(node: NodeId, ballot: Ballot) -> BoxFuture<'a, Input> {
-    let failure = Failure::Permanent {
-        reason: "its address is not known".to_owned(),
-    };
-    Box::pin(async move { store_failed(node, ballot, failure) })
-}
-
-fn node_failure(error: ApiError) -> Failure {
-    let problem = error.into_problem();
-    let reason = problem.detail;
-    match problem.code {
-        ErrorCode::Fenced => Failure::Fenced,
-        ErrorCode::ChunkNotFound => Failure::SourceMissing,
-        _ if problem.retryable => Failure::Transient { reason },
-        _ => Failure::Permanent { reason },
     }
 }
