@@ -118,6 +118,7 @@ pub(super) async fn get(State(node): State<Arc<Node>>, request: Request) -> Answ
 
 pub(super) async fn put(State(node): State<Arc<Node>>, request: Request) -> Answer<Response> {
     let Target { chunk, ballot, .. } = Target::read(request.uri())?.expect(Part::Bytes)?;
+    node.check_writable()?;
     let behind = request.headers().contains_key(BEHIND_HEADER);
     let _in_flight = match behind {
         true => node.load.enter_behind(),
@@ -225,6 +226,7 @@ async fn store_plain(node: &Arc<Node>, chunk: ChunkId, received: Received) -> An
 
 pub(super) async fn post(State(node): State<Arc<Node>>, request: Request) -> Answer<Response> {
     let target = Target::read(request.uri())?;
+    node.check_writable()?;
     let _in_flight = node.load.enter();
     if target.part == Part::Prepare {
         return Ok(prepare(&node, target.chunk, request).await?.into_response());
@@ -345,6 +347,7 @@ fn answer_put(node: &Node, done: PutDone) -> Answer<Response> {
 
 pub(super) async fn delete(State(node): State<Arc<Node>>, request: Request) -> Answer<Response> {
     let Target { chunk, ballot, .. } = Target::read(request.uri())?.expect(Part::Bytes)?;
+    node.check_writable()?;
     let _in_flight = node.load.enter();
     let order = order_of(request.headers())?;
     let ballot = ballot.unwrap_or_default();

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
-use vstack_api::MetadataClient;
-use vstack_api::wire::{Generation, Heartbeat};
+use tracing::{error, info, warn};
+use vstack_api::wire::{Generation, Heartbeat, HeartbeatAnswer};
+use vstack_api::{ApiError, ErrorCode, MetadataClient};
 use vstack_core::limits::{HEARTBEAT_MS, PROTOCOL_VERSION};
 
 use super::refusals::from_store;
@@ -45,10 +45,36 @@ pub(super) async fn run(node: Arc<Node>, catalogue: MetadataClient, stop: Cancel
             _ => {}
         }
         last = Some(sent.is_ok());
+        note_standing(&node, &sent);
         if let Ok(answer) = sent {
             note_generation(&node, answer.generation).await;
         }
     }
+}
+
+/// Whether the catalogue takes this node for the one it knows. Silence changes nothing.
+fn note_standing(node: &Node, sent: &Result<HeartbeatAnswer, ApiError>) {
+    let reason = match sent {
+        Ok(_) => None,
+        Err(ApiError::Refused(problem)) if shuts_out(problem.code) => Some(problem.detail.clone()),
+        Err(_) => return,
+    };
+    if node.set_shut_out(reason.clone()) {
+        match reason {
+            Some(reason) => error!(
+                reason,
+                "the catalogue shut this node out, it only reads from now on"
+            ),
+            None => info!("the catalogue takes this node again, it writes"),
+        }
+    }
+}
+
+const fn shuts_out(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::NodeRolledBack | ErrorCode::DuplicateNode | ErrorCode::NodeRemoved
+    )
 }
 
 /// Writes down which life of the catalogue grants now. A failing disk is the store's to report.
@@ -80,7 +106,7 @@ async fn current(node: &Arc<Node>) -> Answer<Heartbeat> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         disk_usage: stats.disk_used_percent,
         chunk_count: stats.chunk_count,
-        read_only: stats.read_only.is_some(),
+        read_only: stats.read_only.is_some() || node.shut_out().is_some(),
         corrupt_count: stats.corrupt_count,
         highest_generation: node.store.generation(),
         protocol: PROTOCOL_VERSION,

@@ -219,14 +219,16 @@ async fn health(State(node): State<Arc<Node>>) -> Answer<axum::Json<StorageHealt
         .on_disk(|node| Ok((node.store.stats(), upkeep::reports(node))))
         .await?;
     let identity = node.store.identity();
+    let fault = stats.read_only.map(|fault| fault.to_string());
+    let read_only_reason = fault.or_else(|| node.shut_out());
     Ok(axum::Json(StorageHealth {
         node_id: identity.node_id,
         disk_usage: stats.disk_used_percent,
         chunk_count: stats.chunk_count,
         uptime: node.uptime_sec(),
         bytes_stored: stats.stored_bytes,
-        read_only: stats.read_only.is_some(),
-        read_only_reason: stats.read_only.map(|fault| fault.to_string()),
+        read_only: read_only_reason.is_some(),
+        read_only_reason,
         disk_errors: stats.disk_errors,
         corrupt_count: stats.corrupt_count,
         scrub,

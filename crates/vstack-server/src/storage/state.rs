@@ -50,6 +50,8 @@ pub(super) struct Node {
     pub(super) platform: Platform,
     fence: Mutex<Fence>,
     disk_usage: Mutex<(Instant, f64)>,
+    /// Why the catalogue does not take this node for the one it knows.
+    shut_out: Mutex<Option<String>>,
     started: Instant,
 }
 
@@ -80,12 +82,39 @@ impl Node {
             platform: platform.clone(),
             fence: Mutex::default(),
             disk_usage,
+            shut_out: Mutex::default(),
             started: now,
         }
     }
 
     pub(super) fn node_id(&self) -> NodeId {
         self.store.identity().node_id
+    }
+
+    /// Notes whether the catalogue takes this node for the one it knows, and why not. Gives whether that is news.
+    pub(super) fn set_shut_out(&self, reason: Option<String>) -> bool {
+        let mut known = self.shut_out.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = known.is_some() != reason.is_some();
+        *known = reason;
+        news
+    }
+
+    /// Why nothing is written here although the disk would take it.
+    pub(super) fn shut_out(&self) -> Option<String> {
+        let known = self.shut_out.lock().unwrap_or_else(PoisonError::into_inner);
+        known.clone()
+    }
+
+    /// A copy of this node's folder, or the original of it, may be writing elsewhere under the same name: what is
+    /// written here could be what nobody looks for. Reading goes on.
+    pub(super) fn check_writable(&self) -> Answer<()> {
+        match self.shut_out() {
+            None => Ok(()),
+            Some(reason) => {
+                let detail = format!("this node only reads, the catalogue shut it out: {reason}");
+                Err(refuse(ErrorCode::Unavailable, detail))
+            }
+        }
     }
 
     pub(super) fn uptime_sec(&self) -> u64 {

@@ -1,5 +1,8 @@
 //! Nodes over sockets: who may speak for one, what is odd or refused, and what its operator wants.
 
+use std::fs;
+use std::path::Path;
+
 use serde_json::{Value, json};
 use uuid::Uuid;
 use vstack_api::ErrorCode;
@@ -37,8 +40,7 @@ async fn a_node_writes_down_the_generation_before_anything_is_granted_to_it() {
     let cluster = Cluster::start(1).await;
     let file = cluster.folder.path().join("node-0").join("generation");
     until("the node has written it down", async || {
-        std::fs::read_to_string(&file)
-            .is_ok_and(|text| text.trim().parse::<u64>().is_ok_and(|number| number > 0))
+        fs::read_to_string(&file).is_ok_and(|text| text.trim().parse::<u64>().is_ok_and(|number| number > 0))
     })
     .await;
 }
@@ -202,6 +204,77 @@ async fn a_folder_that_went_back_waits_for_its_operator() {
         .await
         .unwrap();
     assert_eq!(beat(3).await, Ok(()));
+    cluster.stop().await;
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_folder(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+/// A cluster whose one node was started from a copy of its folder that is two starts old, and holds this chunk.
+async fn with_a_folder_that_went_back() -> (Cluster, ChunkId) {
+    let mut cluster = Cluster::start(1).await;
+    let chunk = ChunkId::media(cluster.create("clip").await, 0);
+    assert_eq!(put(&cluster, chunk).await.status(), 201);
+    let folder = cluster.folder.path().join("node-0");
+    let copy = cluster.folder.path().join("copy");
+    cluster.nodes.remove(0).stop().await;
+    copy_folder(&folder, &copy);
+    for _ in 0..2 {
+        cluster.start_node(0).await;
+        until("this start is known", async || {
+            let nodes = cluster.catalogue.nodes().await.unwrap();
+            nodes.iter().any(|node| node.node_url == cluster.nodes[0].url)
+        })
+        .await;
+        cluster.nodes.remove(0).stop().await;
+        cluster.clock.advance(10_000);
+    }
+    fs::remove_dir_all(&folder).unwrap();
+    copy_folder(&copy, &folder);
+    cluster.start_node(0).await;
+    (cluster, chunk)
+}
+
+async fn put(cluster: &Cluster, chunk: ChunkId) -> reqwest::Response {
+    let url = format!("{}/chunk/{chunk}", cluster.nodes[0].url);
+    cluster.http.put(url).body("bytes").send().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_folder_went_back_only_reads_until_it_is_readopted() {
+    let (cluster, chunk) = with_a_folder_that_went_back().await;
+    let health = async || cluster.storage(0).health().await.unwrap();
+    until("the node knows that it is shut out", async || {
+        health().await.read_only
+    })
+    .await;
+    let reason = health().await.read_only_reason.unwrap();
+    assert!(reason.contains("vstack node readopt"), "{reason}");
+
+    let next = ChunkId::media(chunk.video(), 1);
+    assert_eq!(code(put(&cluster, next).await).await, ErrorCode::Unavailable);
+    let url = format!("{}/chunk/{chunk}", cluster.nodes[0].url);
+    let deleted = cluster.http.delete(&url).send().await.unwrap();
+    assert_eq!(code(deleted).await, ErrorCode::Unavailable);
+    assert_eq!(
+        cluster.http.get(&url).send().await.unwrap().status(),
+        200,
+        "it reads"
+    );
+
+    let node = cluster.nodes[0].node_id.unwrap();
+    let readopted = cluster.catalogue.change_node(node, NodeAction::Readopt, false);
+    readopted.await.unwrap();
+    until("the node writes again", async || !health().await.read_only).await;
+    assert_eq!(put(&cluster, next).await.status(), 201);
     cluster.stop().await;
 }
 
