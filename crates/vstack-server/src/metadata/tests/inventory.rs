@@ -1,8 +1,9 @@
 //! INVENTORY between real nodes and the role: what nothing names goes, what is missing counts as lost.
 
 use bytes::Bytes;
+use futures::stream::{self, StreamExt as _};
 use vstack_api::ErrorCode;
-use vstack_api::inventory::{InventoryAnswer, InventoryPage, InventorySummary, ObjectName};
+use vstack_api::inventory::{InventoryAnswer, InventoryPage, InventorySummary, ObjectName, PAGE_OBJECTS};
 use vstack_core::ballot::Ballot;
 use vstack_core::id::{ChunkId, Incarnation, NodeId, VideoId};
 use vstack_core::limits::UNKNOWN_OBJECT_GRACE_MS;
@@ -200,6 +201,30 @@ async fn only_a_node_itself_tells_what_it_holds_and_only_its_present_life() {
         disordered,
     );
     assert_eq!(code(disordered).await, Err(ErrorCode::InvalidField));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_with_more_objects_than_a_page_holds_tells_of_all_of_them() {
+    let cluster = Cluster::start(3).await;
+    // The lowest of all ids: these fill the first page.
+    let low = VideoId(uuid::Uuid::nil());
+    let full = u32::try_from(PAGE_OBJECTS).unwrap();
+    let puts = (0..full).map(|seq| {
+        let url = format!("{}/chunk/{}", cluster.nodes[0].url, ChunkId::media(low, seq));
+        cluster.http.put(url).body(Bytes::from_static(b"plain")).send()
+    });
+    let stored = stream::iter(puts)
+        .buffer_unordered(128)
+        .all(async |answer| answer.is_ok_and(|answer| answer.status() == 201));
+    assert!(stored.await);
+    let behind = ChunkId::media(cluster.create("clip").await, 0);
+    let killed = cluster.open_as("uploader", behind, None).await.unwrap();
+    cluster.put_all(&killed, b"bytes").await;
+    cluster.open_as("uploader", behind, None).await.unwrap();
+    let told = cluster.storage(0).take_inventory().await.unwrap();
+    assert_eq!((told.objects, told.pages), (u64::from(full) + 1, 2));
+    assert_eq!(told.deleted, 1, "what lies on the second page is judged, too");
     cluster.stop().await;
 }
 

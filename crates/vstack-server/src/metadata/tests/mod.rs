@@ -9,5 +9,6 @@ mod lifecycle;
 mod nodes;
 mod plain_clients;
 mod policy;
+mod races;
 mod recovery;
 mod redundancy;

@@ -107,6 +107,9 @@ async fn an_active_video_is_written_to_the_nodes_and_again_a_minute_after_a_chan
         init.chain(manifest.chunks.iter().map(|chunk| chunk.size_bytes))
             .sum::<u64>()
     });
+    cluster.let_graces_pass().await;
+    cluster.until_gone(object(video, 1)).await;
+    assert_eq!(cluster.holders(object(video, 2)).await, 3, "the last one counts");
     cluster.stop().await;
 }
 

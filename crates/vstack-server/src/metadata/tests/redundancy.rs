@@ -32,7 +32,7 @@ async fn converted(cluster: &Cluster, video: VideoId, to: RedundancyChoice) {
 }
 
 /// The nodes of a chunk's good parts.
-async fn good_nodes(cluster: &Cluster, chunk: ChunkId) -> BTreeSet<NodeId> {
+pub(super) async fn good_nodes(cluster: &Cluster, chunk: ChunkId) -> BTreeSet<NodeId> {
     let view = cluster.catalogue.redundancy(chunk.video()).await.unwrap();
     let places = view.map.iter().find(|places| places.chunk_id == chunk).unwrap();
     let good = places.parts.iter().filter(|part| part.state == PartWord::Good);
@@ -40,7 +40,7 @@ async fn good_nodes(cluster: &Cluster, chunk: ChunkId) -> BTreeSet<NodeId> {
 }
 
 /// A new client that knows nothing plays every chunk.
-async fn check_readable(cluster: &Cluster, video: VideoId) {
+pub(super) async fn check_readable(cluster: &Cluster, video: VideoId) {
     let client = vstack_client::Cluster::connect(ClientConfig::new(&cluster.metadata.url))
         .await
         .unwrap();
