@@ -18,6 +18,9 @@ struct Arguments {
     /// The big configurations, too: hours and several GB.
     #[arg(long)]
     big: bool,
+    /// Goes deep first, which takes less memory and finds longer counterexamples.
+    #[arg(long)]
+    depth_first: bool,
     /// Threads of the search.
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -57,7 +60,10 @@ fn run(arguments: &Arguments, out: &mut impl Write) -> io::Result<bool> {
     )?;
     let mut as_expected = true;
     for run in runs {
-        let outcome = model::check(&run, arguments.threads);
+        let outcome = match arguments.depth_first {
+            true => model::check_depth_first(&run, arguments.threads),
+            false => model::check(&run, arguments.threads),
+        };
         as_expected &= tell(&run, &outcome, out)?;
         if let (Some(folder), Some(trace)) = (&arguments.traces, &outcome.violation) {
             fs::create_dir_all(folder)?;

@@ -21,7 +21,7 @@ use stateright::{Model, Property};
 use vstack_core::paxos::OpenKind;
 
 pub use self::config::{Broken, Config};
-pub use self::runs::{Outcome, Run, Size, check};
+pub use self::runs::{Outcome, Run, Size, check, check_depth_first};
 use self::state::{Decided, FIRST_SHARD, NODES, PartCode, SLOTS, Slot, WHOLE, shard_code};
 pub use self::state::{State, Step};
 pub use self::table::{configurations, find, mutants};

@@ -51,18 +51,30 @@ impl Outcome {
     }
 }
 
-/// Explores all states; a run that is broken on purpose stops at the first violation.
+/// Explores all states; a run that is broken on purpose stops at the first violation, by the shortest way there.
 #[must_use]
 pub fn check(run: &Run, threads: usize) -> Outcome {
     let begin = Instant::now();
     let checker = run.config.clone().checker().threads(threads);
-    let checker = match run.config.broken {
-        Some(_) => checker
-            .finish_when(HasDiscoveries::AnyFailures)
-            .spawn_bfs()
-            .join(),
-        None => checker.spawn_bfs().join(),
-    };
+    match run.config.broken {
+        Some(_) => {
+            let checker = checker.finish_when(HasDiscoveries::AnyFailures);
+            outcome(run, &checker.spawn_bfs().join(), begin)
+        }
+        None => outcome(run, &checker.spawn_bfs().join(), begin),
+    }
+}
+
+/// The same states in another order: it remembers them all, but no queue of those that come next, which is most of the
+/// memory. Paths are not the shortest.
+#[must_use]
+pub fn check_depth_first(run: &Run, threads: usize) -> Outcome {
+    let begin = Instant::now();
+    let checker = run.config.clone().checker().threads(threads);
+    outcome(run, &checker.spawn_dfs().join(), begin)
+}
+
+fn outcome(run: &Run, checker: &impl Checker<Config>, begin: Instant) -> Outcome {
     let discoveries = checker.discoveries();
     let properties = run.config.properties();
     let (musts, mays): (Vec<_>, Vec<_>) = properties

@@ -103,6 +103,21 @@ fn medium() -> Vec<Run> {
             new(5, 3).conversions(5).crashes(0),
         ),
         run(
+            "n4-reduced",
+            "3 copies wanted and 2 enough, a crash",
+            new(4, 3).copies(3),
+        ),
+        run(
+            "n5-b2-reduced",
+            "3 copies wanted and 2 enough, a crash",
+            new(5, 2).copies(3),
+        ),
+        run(
+            "n3-b2-all",
+            "PREPARE, INVENTORY, plain clients, a restore, a crash",
+            new(3, 2).prepare().inventory().plain().restores(1),
+        ),
+        run(
             "n3-restore",
             "the catalogue restored once, INVENTORY",
             new(3, 3).restores(1).inventory().crashes(0),
