@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 use vstack_core::id::{ChunkId, NodeId, VideoId};
-use vstack_core::keys::{Canonical, DerivedKey, Mac};
 use vstack_core::placement::Scheme;
 use vstack_core::redundancy::Why;
 
@@ -213,30 +212,6 @@ pub struct RebalanceView {
     /// Up to this, nothing is moved.
     pub tolerance: f64,
     pub work: Work,
-}
-
-/// Body of `POST /gateways/heartbeat`: where plain readers find whole chunks, signed with the grant key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GatewayHeartbeat {
-    pub url: String,
-    pub mac: Mac,
-}
-
-impl GatewayHeartbeat {
-    #[must_use]
-    pub fn signed(key: &DerivedKey, url: String) -> Self {
-        let mac = key.sign(&Self::canonical(&url));
-        Self { url, mac }
-    }
-
-    #[must_use]
-    pub fn verifies(&self, key: &DerivedKey) -> bool {
-        key.verifies(&Self::canonical(&self.url), &self.mac)
-    }
-
-    fn canonical(url: &str) -> Canonical {
-        Canonical::new("vstack.gateway.1").bytes(url.as_bytes())
-    }
 }
 
 /// Body of `POST /chunk/{chunk_id}/suspect`: a reader got something wrong from this node. It is checked, not believed.

@@ -1,20 +1,24 @@
 //! Bodies and headers of the roles' calls. Names are a contract; see `docs/api.md`.
 
 mod health;
+mod jobs;
+mod nodes;
+mod services;
 
 use serde::{Deserialize, Serialize};
 use vstack_core::ballot::Ballot;
 use vstack_core::digest::Sha256Digest;
-use vstack_core::id::{ChunkId, Incarnation, NodeId, VideoId};
-use vstack_core::keys::{Canonical, DerivedKey, Mac};
+use vstack_core::id::{ChunkId, NodeId, VideoId};
 use vstack_core::manifest::{Container, MediaFacts, Track, VideoStatus};
-use vstack_core::node::{NodeHealth, NodeState};
 use vstack_core::paxos::{Grant, OpenKind, Receipt, Replaced};
 use vstack_core::placement::Placement;
 
 use crate::error::Problem;
 
 pub use health::{CompactionHealth, ScrubFinding, ScrubHealth, StorageHealth};
+pub use jobs::{Job, JobState, UploadAccepted};
+pub use nodes::{Generation, Heartbeat, HeartbeatAnswer, NodeAction, NodeDetail, NodeEntry};
+pub use services::{Service, ServiceHeartbeat};
 
 /// Carries a [`Grant`] token on a PUT with a ballot.
 pub const GRANT_HEADER: &str = "x-vstack-grant";
@@ -33,6 +37,8 @@ pub const EGRESS_HEADER: &str = "x-egress-bps";
 /// Request header of a GET: milliseconds until playback needs the first byte, 0 while it waits. A node that has more to
 /// send than it can serves those first who can wait least.
 pub const SLACK_HEADER: &str = "x-vstack-slack-ms";
+/// With `POST /video`, chosen by the client: a repeated call makes one video.
+pub const IDEMPOTENCY_KEY_HEADER: &str = "idempotency-key";
 /// Set on every answer and found in the logs of every role that the request passed.
 pub const REQUEST_ID_HEADER: &str = "x-request-id";
 
@@ -78,197 +84,6 @@ pub struct PrepareRequest {
 pub struct LeavesAnswer {
     pub leaf_bytes: u64,
     pub leaves: Vec<Sha256Digest>,
-}
-
-/// Body of `POST /nodes/{node_id}/heartbeat`. Unknown fields are ignored, so that a newer node can report more.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Heartbeat {
-    pub url: String,
-    pub incarnation: Incarnation,
-    pub boot_epoch: u64,
-    pub version: String,
-    /// Percent of the disk in use.
-    pub disk_usage: f64,
-    pub chunk_count: u64,
-    #[serde(default)]
-    pub read_only: bool,
-    /// Objects that are known to be damaged.
-    #[serde(default)]
-    pub corrupt_count: u64,
-    /// Highest generation of the catalogue that this node has seen in a grant.
-    #[serde(default)]
-    pub highest_generation: u64,
-    /// Version of the calls that the node speaks.
-    #[serde(default = "first_protocol")]
-    pub protocol: u32,
-    /// What the node's clock says, in milliseconds since 1970. Only to be told when it is far off.
-    #[serde(default)]
-    pub clock_ms: Option<u64>,
-    /// Bytes of parts that the node may hold in all: those that it holds, and the room that is left.
-    #[serde(default)]
-    pub capacity_bytes: u64,
-    /// What fails together with this node, in its operator's words; its host where nobody named it.
-    #[serde(default)]
-    pub rack: Option<String>,
-    pub mac: Mac,
-}
-
-const fn first_protocol() -> u32 {
-    1
-}
-
-/// Answer to a heartbeat.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct HeartbeatAnswer {
-    /// Taken, but odd: `clock_skew`.
-    pub warnings: Vec<String>,
-    /// The catalogue's clock.
-    pub clock_ms: u64,
-    /// The life of the catalogue that grants now; absent while it grants nothing.
-    #[serde(default)]
-    pub generation: Option<Generation>,
-}
-
-/// A generation of the catalogue, signed with the grant key. A node writes the highest one down: a catalogue that was
-/// restored from a backup goes above all that its nodes have seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Generation {
-    pub number: u64,
-    pub mac: Mac,
-}
-
-impl Generation {
-    #[must_use]
-    pub fn signed(key: &DerivedKey, number: u64) -> Self {
-        let mac = key.sign(&Self::canonical(number));
-        Self { number, mac }
-    }
-
-    #[must_use]
-    pub fn verifies(&self, key: &DerivedKey) -> bool {
-        key.verifies(&Self::canonical(self.number), &self.mac)
-    }
-
-    fn canonical(number: u64) -> Canonical {
-        Canonical::new("vstack.generation.1").number(number)
-    }
-}
-
-impl Heartbeat {
-    /// What the MAC covers: who, where, which life. The figures are free to change.
-    #[must_use]
-    pub fn canonical(node: NodeId, url: &str, incarnation: Incarnation, boot_epoch: u64) -> Canonical {
-        let message = Canonical::new("vstack.heartbeat.1")
-            .uuid(node.0)
-            .bytes(url.as_bytes());
-        message.uuid(incarnation.0).number(boot_epoch)
-    }
-
-    /// Whether `key`, the receipt key of `node`, signed it.
-    #[must_use]
-    pub fn verifies(&self, node: NodeId, key: &DerivedKey) -> bool {
-        key.verifies(
-            &Self::canonical(node, &self.url, self.incarnation, self.boot_epoch),
-            &self.mac,
-        )
-    }
-}
-
-/// Body of `POST /uploaders/heartbeat`: where uploads go, signed with the grant key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UploaderHeartbeat {
-    pub url: String,
-    pub mac: Mac,
-}
-
-impl UploaderHeartbeat {
-    #[must_use]
-    pub fn signed(key: &DerivedKey, url: String) -> Self {
-        let mac = key.sign(&Self::canonical(&url));
-        Self { url, mac }
-    }
-
-    #[must_use]
-    pub fn verifies(&self, key: &DerivedKey) -> bool {
-        key.verifies(&Self::canonical(&self.url), &self.mac)
-    }
-
-    fn canonical(url: &str) -> Canonical {
-        Canonical::new("vstack.uploader.1").bytes(url.as_bytes())
-    }
-}
-
-/// A node as `GET /nodes` and `GET /nodes/healthy` list it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct NodeEntry {
-    pub node_id: NodeId,
-    pub node_url: String,
-    /// Percent of the disk in use.
-    pub disk_usage: f64,
-    /// RFC 3339, UTC.
-    pub last_seen: String,
-    /// Silence so far.
-    pub silent_ms: u64,
-    pub chunk_count: u64,
-    pub status: NodeHealth,
-    /// What its operator wants of it.
-    #[serde(default)]
-    pub state: NodeState,
-    pub read_only: bool,
-    /// It gave out wrong bytes several times lately: what it holds counts for nothing until this is over.
-    #[serde(default)]
-    pub quarantined: bool,
-    /// Bytes of parts that it may hold in all; 0 when it has not said.
-    #[serde(default)]
-    pub capacity_bytes: u64,
-    /// What fails together with it; `null`: its host.
-    #[serde(default)]
-    pub rack: Option<String>,
-    pub incarnation: Incarnation,
-    pub boot_epoch: u64,
-    pub version: String,
-}
-
-/// Answer to `GET /nodes/{node_id}` and to every change of a node's state.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct NodeDetail {
-    #[serde(flatten)]
-    pub entry: NodeEntry,
-    /// Parts of committed chunks that lie there and count.
-    pub parts: u64,
-    /// Chunks that could not be read without it.
-    pub only_holder_of: u64,
-    /// Parts that this change declared lost; they are to be replaced.
-    #[serde(default)]
-    pub lost_parts: u64,
-}
-
-/// What `POST /nodes/{node_id}/{action}` does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NodeAction {
-    Activate,
-    Drain,
-    Maintenance,
-    Remove,
-    Replace,
-    Readopt,
-}
-
-impl NodeAction {
-    /// The word in the address.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Activate => "activate",
-            Self::Drain => "drain",
-            Self::Maintenance => "maintenance",
-            Self::Remove => "remove",
-            Self::Replace => "replace",
-            Self::Readopt => "readopt",
-        }
-    }
 }
 
 /// Answer to `POST /backup`.
@@ -495,65 +310,4 @@ pub struct Finalize {
     pub container: Container,
     pub codecs: String,
     pub tracks: Vec<Track>,
-}
-
-/// State of an upload job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum JobState {
-    Queued,
-    Receiving,
-    Splitting,
-    Storing,
-    Finalizing,
-    Done,
-    Failed,
-    Cancelled,
-}
-
-impl JobState {
-    /// Whether nothing more will happen.
-    #[must_use]
-    pub const fn is_final(self) -> bool {
-        matches!(self, Self::Done | Self::Failed | Self::Cancelled)
-    }
-}
-
-/// An upload job, as `GET /jobs/{id}` and the events show it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Job {
-    pub job_id: String,
-    pub video_id: VideoId,
-    pub title: String,
-    pub state: JobState,
-    /// Bytes of the original that have arrived.
-    pub received_bytes: u64,
-    /// Bytes of the original, where known.
-    pub total_bytes: Option<u64>,
-    pub stored_chunks: u32,
-    pub stored_bytes: u64,
-    /// Bytes sent to nodes, every copy and every repetition counted.
-    #[serde(default)]
-    pub sent_bytes: u64,
-    /// Bytes of copies that were on their nodes already and were not sent again.
-    #[serde(default)]
-    pub spared_bytes: u64,
-    /// 0 to 100 over the whole job.
-    pub percent: f64,
-    pub speed_bytes_per_sec: f64,
-    pub eta_sec: Option<f64>,
-    /// Something worth telling that is no failure, e.g. that a node was replaced.
-    #[serde(default)]
-    pub notes: Vec<String>,
-    pub problem: Option<Problem>,
-    /// FFmpeg's last words, of a failed job.
-    #[serde(default)]
-    pub last_stderr: Vec<String>,
-}
-
-/// Answer to `POST /upload`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UploadAccepted {
-    pub video_id: VideoId,
-    pub job_id: String,
 }

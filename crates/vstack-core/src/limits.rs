@@ -69,9 +69,15 @@ pub const VIEW_SESSION_KEPT_MS: u64 = 48 * 3_600_000;
 pub const CATALOGUE_OBJECT_PERIOD_MS: u64 = 60_000;
 /// Version of the calls between the roles. A caller of a later one is refused, one of an earlier one is served.
 pub const PROTOCOL_VERSION: u32 = 1;
+/// A repeated creation under one key makes one video within this time. Retries take seconds, a client that was restarted
+/// hours.
+pub const CREATION_KEPT_MS: u64 = 48 * 3_600_000;
 /// A node's clock that is further off than this is told so. Grants and leases live for a minute.
 pub const CLOCK_SKEW_MS: u64 = 60_000;
 /// The original of a failed upload is kept this long for a retry.
 pub const SPOOL_KEEP_MS: u64 = 7 * 24 * 3_600_000;
+/// A video that was begun and to which nothing was added for so long is given up: as long as the original of a failed
+/// upload is kept for a retry.
+pub const ABANDONED_AFTER_MS: u64 = SPOOL_KEEP_MS;
 
 const MIB: u64 = 1024 * 1024;

@@ -26,7 +26,9 @@ pub enum Cmd {
     JudgeNodes {
         now: UnixMillis,
     },
+    /// With a key, a repeat answers with the first one's video.
     CreateVideo {
+        key: Option<String>,
         video: VideoId,
         title: String,
         duration_sec: f64,
@@ -54,6 +56,12 @@ pub enum Cmd {
     /// As deletion, and nothing of the video stays in the library. Only while it is uploading.
     AbortVideo {
         video: VideoId,
+        now: UnixMillis,
+    },
+    /// As an abort, unless something was added to the video since `before`.
+    AbandonVideo {
+        video: VideoId,
+        before: UnixMillis,
         now: UnixMillis,
     },
     /// Counts a view; with a session, once for each.
@@ -249,6 +257,8 @@ pub struct Collectable {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
     Done,
+    /// The video that was made, now or by an earlier command under the same key.
+    Created(VideoId),
     Heartbeat(HeartbeatReply),
     Node(NodeParts),
     Imported(Imported),
@@ -314,6 +324,15 @@ pub struct CommittedChunk {
 }
 
 impl Reply {
+    /// The reply of a creation.
+    #[must_use]
+    pub const fn created(&self) -> Option<VideoId> {
+        match self {
+            Self::Created(video) => Some(*video),
+            _ => None,
+        }
+    }
+
     /// The reply of an OPEN.
     #[must_use]
     pub fn opened(self) -> Option<OpenedChunk> {

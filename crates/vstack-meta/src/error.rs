@@ -35,6 +35,10 @@ pub enum MetaError {
          with --force"
     )]
     OnlyHolder { node: NodeId, chunks: u64 },
+    #[error(
+        "the key {key} was used for a video with another title or duration; use a new key for another video"
+    )]
+    OtherCreation { key: String },
     #[error("the session {session} was counted for another video")]
     OtherVideo { session: String },
     #[error(

@@ -93,6 +93,9 @@ pub trait MetaStore: Send + Sync + std::fmt::Debug {
     /// Videos whose catalogue object is older than they are and was last written before `before`.
     async fn unsaved(&self, before: UnixMillis, limit: usize) -> Result<Vec<Unsaved>, MetaError>;
 
+    /// Videos that nobody finished and to which nothing was added since `before`, the oldest first.
+    async fn abandoned(&self, before: UnixMillis, limit: usize) -> Result<Vec<VideoId>, MetaError>;
+
     /// How far the catalogue may be behind its nodes. While it is, objects that it does not know are not garbage.
     async fn behind(&self) -> Result<Behind, MetaError>;
 
@@ -337,6 +340,11 @@ impl MetaStore for SqliteMetaStore {
 
     async fn node_parts(&self, node: NodeId) -> Result<NodeParts, MetaError> {
         self.read(move |connection| read::nodes::node_parts(connection, node))
+            .await
+    }
+
+    async fn abandoned(&self, before: UnixMillis, limit: usize) -> Result<Vec<VideoId>, MetaError> {
+        self.read(move |connection| read::videos::abandoned(connection, before, limit))
             .await
     }
 

@@ -81,6 +81,7 @@ async fn a_catalogue_restored_from_a_backup_goes_above_what_the_nodes_have_seen(
 async fn a_refused_command_leaves_the_others_of_its_group_alone() {
     let catalogue = Catalogue::new().await;
     let create = |number| Cmd::CreateVideo {
+        key: None,
         video: video(number),
         title: "t".into(),
         duration_sec: 0.0,
@@ -90,9 +91,9 @@ async fn a_refused_command_leaves_the_others_of_its_group_alone() {
     assert_eq!(
         answers,
         [
-            Ok(Reply::Done),
+            Ok(Reply::Created(video(1))),
             Err(MetaError::VideoExists { video: video(1) }),
-            Ok(Reply::Done)
+            Ok(Reply::Created(video(2)))
         ]
     );
     assert!(catalogue.store.video(video(2)).await.unwrap().is_some());
@@ -288,6 +289,7 @@ async fn the_library_is_searched_ordered_and_cut_into_pages() {
         let title = title.to_owned();
         catalogue
             .done(Cmd::CreateVideo {
+                key: None,
                 video: video(number),
                 title,
                 duration_sec: 1.0,
@@ -514,6 +516,7 @@ async fn a_full_queue_is_answered_as_busy_and_the_rest_is_done() {
         .map(|number| {
             let store = store.clone();
             let create = Cmd::CreateVideo {
+                key: None,
                 video: video(number),
                 title: "t".into(),
                 duration_sec: 0.0,

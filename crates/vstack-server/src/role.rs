@@ -10,7 +10,11 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use vstack_api::MetadataClient;
+use vstack_api::wire::{Service, ServiceHeartbeat};
 use vstack_core::id::NodeId;
+use vstack_core::keys::DerivedKey;
+use vstack_core::limits::HEARTBEAT_MS;
 
 use crate::accept::{Listening, Server};
 use crate::connection::ConnectionLimits;
@@ -19,6 +23,25 @@ use crate::metrics::Metrics;
 
 /// Open requests get this long to end after a stop was asked for; then their connections are closed.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Tells the metadata role where this one is, for as long as it runs. A change between answered and unanswered is told
+/// once.
+pub(crate) async fn announce(metadata: MetadataClient, service: Service, key: DerivedKey, url: String) {
+    let heartbeat = ServiceHeartbeat::signed(&key, service, url);
+    let mut beats = tokio::time::interval(Duration::from_millis(HEARTBEAT_MS));
+    let mut answered = None;
+    loop {
+        beats.tick().await;
+        let result = metadata.service_heartbeat(service, &heartbeat).await;
+        if answered != Some(result.is_ok()) {
+            match &result {
+                Ok(()) => info!("registered with the metadata role"),
+                Err(error) => warn!(%error, "the metadata role does not take the heartbeat"),
+            }
+        }
+        answered = Some(result.is_ok());
+    }
+}
 
 /// Why a role could not start. The process ends with exit code 3.
 #[derive(Debug, thiserror::Error)]

@@ -15,15 +15,14 @@ use crate::consensus::{CatalogueCounts, ConsensusEvent};
 use crate::inventory::{InventoryAnswer, InventoryDetails, InventoryPage};
 use crate::policy::{DurabilityQuery, DurabilityReport, PolicyExplanation, PolicyQuery, PolicyReport};
 use crate::redundancy::{
-    GatewayHeartbeat, RebalanceView, RedundancyChoice, RedundancyStatus, SetRedundancy, SuspectPart,
-    VideoRedundancyView,
+    RebalanceView, RedundancyChoice, RedundancyStatus, SetRedundancy, SuspectPart, VideoRedundancyView,
 };
 use crate::sse;
 use crate::transport::{Method, Response, Transport};
 use crate::wire::{
     BackupMade, CommitBatch, CommitBatchAnswer, CreateVideo, CreatedVideo, Finalize, Heartbeat,
-    HeartbeatAnswer, NodeAction, NodeDetail, NodeEntry, OpenBatch, OpenBatchAnswer, PatchVideo,
-    UploaderHeartbeat, VideoEntry, VideoPage, VideoQuery, ViewedBy,
+    HeartbeatAnswer, IDEMPOTENCY_KEY_HEADER, NodeAction, NodeDetail, NodeEntry, OpenBatch, OpenBatchAnswer,
+    PatchVideo, Service, ServiceHeartbeat, VideoEntry, VideoPage, VideoQuery, ViewedBy,
 };
 
 /// For a backup to be made and checked: a gigabyte takes a minute on a slow disk.
@@ -46,14 +45,30 @@ impl MetadataClient {
         Self(Endpoint::with_transport(base_url, transport))
     }
 
+    /// Makes a video. A lost answer makes it ask again, and a key keeps that from making two.
+    ///
     /// # Errors
     /// As all calls here: the role refused or did not answer.
     pub async fn create_video(&self, title: &str, duration_sec: f64) -> Result<CreatedVideo, ApiError> {
+        let key = Uuid::new_v4().to_string();
         let body = CreateVideo {
             title: title.to_owned(),
             duration_sec,
         };
-        self.0.post("/video", &body, CALL_TIMEOUT).await
+        match self.create_video_once(&key, &body).await {
+            Err(error) if !matches!(error, ApiError::Refused(_)) => self.create_video_once(&key, &body).await,
+            answered => answered,
+        }
+    }
+
+    /// Makes a video, the same one however often it is called with this key.
+    ///
+    /// # Errors
+    /// The role refused (the key was used for another video) or did not answer.
+    pub async fn create_video_once(&self, key: &str, body: &CreateVideo) -> Result<CreatedVideo, ApiError> {
+        let request = self.0.request(Method::POST, "/video");
+        let request = request.header(IDEMPOTENCY_KEY_HEADER, key);
+        self.0.json(with_json(request, body), CALL_TIMEOUT).await
     }
 
     /// # Errors
@@ -294,8 +309,13 @@ impl MetadataClient {
 
     /// # Errors
     /// The role refused or did not answer.
-    pub async fn gateway_heartbeat(&self, heartbeat: &GatewayHeartbeat) -> Result<(), ApiError> {
-        self.tell("/gateways/heartbeat", heartbeat).await
+    pub async fn service_heartbeat(
+        &self,
+        service: Service,
+        heartbeat: &ServiceHeartbeat,
+    ) -> Result<(), ApiError> {
+        self.tell(&format!("{}/heartbeat", service.path()), heartbeat)
+            .await
     }
 
     /// Where plain readers find whole chunks, or `None` while no gateway is known.
@@ -377,12 +397,6 @@ impl MetadataClient {
     pub async fn suspect(&self, chunk: ChunkId, node_id: NodeId) -> Result<(), ApiError> {
         let path = format!("/chunk/{}/suspect", chunk.whole());
         self.tell(&path, &SuspectPart { node_id }).await
-    }
-
-    /// # Errors
-    /// The role refused or did not answer.
-    pub async fn uploader_heartbeat(&self, heartbeat: &UploaderHeartbeat) -> Result<(), ApiError> {
-        self.tell("/uploaders/heartbeat", heartbeat).await
     }
 
     /// Where uploads go, or `None` while no uploader is known.

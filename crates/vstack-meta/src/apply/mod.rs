@@ -23,11 +23,18 @@ pub(crate) fn apply(connection: &Connection, command: &Cmd) -> Result<Reply, Met
         Cmd::Heartbeat { report, now } => nodes::heartbeat(connection, report, *now).map(Reply::Heartbeat),
         Cmd::JudgeNodes { now } => nodes::judge(connection, *now).map(done),
         Cmd::CreateVideo {
+            key,
             video,
             title,
             duration_sec,
             now,
-        } => videos::create(connection, *video, title, *duration_sec, *now).map(done),
+        } => {
+            let asked = videos::Asked {
+                title,
+                duration_sec: *duration_sec,
+            };
+            videos::create(connection, key.as_deref(), *video, &asked, *now).map(Reply::Created)
+        }
         Cmd::Open(open) => chunks::open(connection, &open.into()).map(Reply::Opened),
         Cmd::OpenParts(open) => chunks::open(connection, open).map(Reply::Opened),
         Cmd::PinRedundancy { video, pin } => redundancy::pin(connection, *video, *pin).map(done),
@@ -38,6 +45,9 @@ pub(crate) fn apply(connection: &Connection, command: &Cmd) -> Result<Reply, Met
         Cmd::RenameVideo { video, title } => videos::rename(connection, *video, title).map(done),
         Cmd::DeleteVideo { video, now } => videos::delete(connection, *video, *now).map(done),
         Cmd::AbortVideo { video, now } => videos::abort(connection, *video, *now).map(done),
+        Cmd::AbandonVideo { video, before, now } => {
+            videos::abandon(connection, *video, *before, *now).map(done)
+        }
         Cmd::RecordView {
             video,
             session,

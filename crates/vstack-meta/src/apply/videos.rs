@@ -1,8 +1,8 @@
 //! The library's commands: create, finalize, rename, delete, abort.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use vstack_core::id::{ChunkId, ChunkKind, VideoId};
-use vstack_core::limits::COLLECT_GRACE_MS;
+use vstack_core::limits::{COLLECT_GRACE_MS, CREATION_KEPT_MS};
 use vstack_core::manifest::{Container, VideoStatus, ms_to_seconds};
 use vstack_core::paxos::OpenKind;
 use vstack_core::paxos::master::{self, OpenRequest};
@@ -11,18 +11,79 @@ use vstack_core::time::UnixMillis;
 
 use super::chunks::write_facts;
 use super::{granting_generation, knowledge};
-use crate::codec::{RowSum, json_column, signed, word};
+use crate::codec::{Place, RowSum, json_column, signed, word};
 use crate::command::FinalizeVideo;
 use crate::error::MetaError;
 use crate::read::chunks::{MediaTime, media_times};
-use crate::read::videos::{VideoRecord, find_video};
+use crate::read::videos::{VideoRecord, abandoned, find_video};
 use crate::rows;
 
+/// What a creation asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) title: &'a str,
+    pub(super) duration_sec: f64,
+}
+
+/// Gives the video, which is an earlier one when the key was used before for the same.
 pub(super) fn create(
     connection: &Connection,
+    key: Option<&str>,
     video: VideoId,
-    title: &str,
-    duration_sec: f64,
+    asked: &Asked<'_>,
+    now: UnixMillis,
+) -> Result<VideoId, MetaError> {
+    if let Some(key) = key {
+        if let Some(earlier) = created_before(connection, key, asked, now)? {
+            return Ok(earlier);
+        }
+        connection
+            .prepare_cached(
+                "INSERT INTO creations(idempotency_key, video_id, title, duration_sec, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![
+                key,
+                video.to_string(),
+                asked.title,
+                asked.duration_sec,
+                signed(now.0)?
+            ])?;
+    }
+    insert(connection, video, asked, now).map(|()| video)
+}
+
+fn created_before(
+    connection: &Connection,
+    key: &str,
+    asked: &Asked<'_>,
+    now: UnixMillis,
+) -> Result<Option<VideoId>, MetaError> {
+    let oldest = now.0.saturating_sub(CREATION_KEPT_MS);
+    connection
+        .prepare_cached("DELETE FROM creations WHERE created_at < ?1")?
+        .execute([signed(oldest)?])?;
+    let before: Option<(String, String, f64)> = connection
+        .prepare_cached("SELECT video_id, title, duration_sec FROM creations WHERE idempotency_key = ?1")?
+        .query_row([key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    let Some((video, title, duration_sec)) = before else {
+        return Ok(None);
+    };
+    if title != asked.title || duration_sec.to_bits() != asked.duration_sec.to_bits() {
+        return Err(MetaError::OtherCreation { key: key.to_owned() });
+    }
+    let place = Place {
+        table: "creations",
+        key,
+    };
+    place.parsed(&video).map(Some)
+}
+
+fn insert(
+    connection: &Connection,
+    video: VideoId,
+    asked: &Asked<'_>,
     now: UnixMillis,
 ) -> Result<(), MetaError> {
     if find_video(connection, video)?.is_some() {
@@ -30,8 +91,8 @@ pub(super) fn create(
     }
     let record = VideoRecord {
         video,
-        title: title.to_owned(),
-        duration_sec,
+        title: asked.title.to_owned(),
+        duration_sec: asked.duration_sec,
         total_chunks: 0,
         created_at: now,
         status: VideoStatus::Uploading,
@@ -299,8 +360,24 @@ pub(super) fn abort(connection: &Connection, video: VideoId, now: UnixMillis) ->
     }
     // Nobody may rely on a failed upload, so its objects need no grace.
     tombstone_chunks(connection, video, now, now)?;
-    connection.execute("DELETE FROM videos WHERE video_id = ?1", [video.to_string()])?;
+    for table in ["videos", "creations"] {
+        let sql = format!("DELETE FROM {table} WHERE video_id = ?1");
+        connection.execute(&sql, [video.to_string()])?;
+    }
     Ok(())
+}
+
+pub(super) fn abandon(
+    connection: &Connection,
+    video: VideoId,
+    before: UnixMillis,
+    now: UnixMillis,
+) -> Result<(), MetaError> {
+    // Whoever came back at the last moment goes on.
+    match abandoned(connection, before, usize::MAX >> 1)?.contains(&video) {
+        true => abort(connection, video, now),
+        false => Ok(()),
+    }
 }
 
 /// Ends every chunk that was ever opened. The rows of `consensus_state` stay: they fence what is still on its way.

@@ -137,6 +137,30 @@ pub(crate) fn manifest_source(
     }))
 }
 
+/// Videos that nobody finished and to which nothing was added since `before`.
+pub(crate) fn abandoned(
+    connection: &Connection,
+    before: UnixMillis,
+    limit: usize,
+) -> Result<Vec<VideoId>, MetaError> {
+    let mut query = connection.prepare_cached(
+        "SELECT video_id FROM videos v
+         WHERE status = 'uploading' AND created_at < ?1
+           AND NOT EXISTS (SELECT 1 FROM chunks c WHERE c.video_id = v.video_id AND c.created_at >= ?1)
+         ORDER BY created_at LIMIT ?2",
+    )?;
+    let found = query.query_map((signed(before.0)?, signed(limit as u64)?), |row| row.get(0))?;
+    let found: Vec<String> = found.collect::<Result<_, _>>()?;
+    let parsed = |id: &String| {
+        Place {
+            table: "videos",
+            key: id,
+        }
+        .parsed(id)
+    };
+    found.iter().map(parsed).collect()
+}
+
 /// A video whose copy on the nodes is older than the catalogue.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unsaved {

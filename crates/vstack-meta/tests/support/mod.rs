@@ -195,6 +195,7 @@ impl Catalogue {
     pub async fn create(&self, video: VideoId) {
         let title = format!("Video {}", video.0.as_u128());
         self.done(Cmd::CreateVideo {
+            key: None,
             video,
             title,
             duration_sec: 0.0,

@@ -20,18 +20,16 @@ use axum::routing::get;
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
-use vstack_api::redundancy::GatewayHeartbeat;
+use vstack_api::wire::Service;
 use vstack_api::{ErrorCode, MetadataClient};
 use vstack_client::{ClientConfig, ClientError, Cluster};
 use vstack_core::id::{ChunkId, VideoId};
 use vstack_core::keys::ClusterKey;
-use vstack_core::limits::HEARTBEAT_MS;
 use vstack_core::manifest::{Manifest, ManifestChunk};
 
 use crate::http::{Answer, Refusal, refuse};
 use crate::metrics::Metrics;
-use crate::role::{Running, Site, StartError, listen};
+use crate::role::{Running, Site, StartError, announce, listen};
 
 /// A manifest is read again after this. Placements change seldom, and a part that has moved is noticed at once.
 const MANIFEST_KEPT: Duration = Duration::from_secs(10);
@@ -82,26 +80,11 @@ pub async fn start(config: GatewayConfig) -> Result<Running, StartError> {
         holder: String::new(),
         cause,
     })?;
-    let heartbeat = GatewayHeartbeat::signed(&config.cluster_key.grant_key(), running.url.clone());
+    let (key, url) = (config.cluster_key.grant_key(), running.url.clone());
     let metadata = MetadataClient::new(&config.metadata_url);
-    tokio::spawn(stop.run_until_cancelled_owned(send_heartbeats(metadata, heartbeat)));
+    let announcing = announce(metadata, Service::Gateway, key, url);
+    tokio::spawn(stop.run_until_cancelled_owned(announcing));
     Ok(running)
-}
-
-async fn send_heartbeats(metadata: MetadataClient, heartbeat: GatewayHeartbeat) {
-    let mut beats = tokio::time::interval(Duration::from_millis(HEARTBEAT_MS));
-    let mut answered = None;
-    loop {
-        beats.tick().await;
-        let result = metadata.gateway_heartbeat(&heartbeat).await;
-        if answered != Some(result.is_ok()) {
-            match &result {
-                Ok(()) => info!("registered with the metadata role"),
-                Err(error) => warn!(%error, "the metadata role does not take the heartbeat"),
-            }
-        }
-        answered = Some(result.is_ok());
-    }
 }
 
 async fn chunk(

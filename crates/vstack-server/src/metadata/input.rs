@@ -4,8 +4,10 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use axum::extract::{FromRequestParts, Path};
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use vstack_api::ErrorCode;
+use vstack_api::wire::IDEMPOTENCY_KEY_HEADER;
 use vstack_core::id::{ChunkId, NodeId, VideoId};
 use vstack_core::limits::{MAX_TITLE_CHARS, MAX_VIDEO_MS};
 use vstack_core::manifest::{MediaFacts, Track, seconds_to_ms};
@@ -88,10 +90,32 @@ pub(super) fn title(title: &str) -> Answer<()> {
     Ok(())
 }
 
+fn is_token(id: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    (1..=64).contains(&id.len()) && id.bytes().all(plain)
+}
+
+/// Chosen by the client; kept for two days. With or without the quotes that make it a string of a structured field.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Answer<Option<String>> {
+    let mut given = headers.get_all(IDEMPOTENCY_KEY_HEADER).iter();
+    let (Some(value), more) = (given.next(), given.next()) else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default();
+    let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    let key = bare.unwrap_or(text);
+    if is_token(key) && more.is_none() {
+        Ok(Some(key.to_owned()))
+    } else {
+        let detail =
+            format!("{IDEMPOTENCY_KEY_HEADER}: it is given once, with 1 to 64 letters, digits, - and _");
+        Err(refuse(ErrorCode::BadRequest, detail))
+    }
+}
+
 /// Chosen by the client; kept for two days.
 pub(super) fn session_id(id: &str) -> Answer<()> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-    if (1..=64).contains(&id.len()) && id.bytes().all(plain) {
+    if is_token(id) {
         Ok(())
     } else {
         invalid("session_id", "it has 1 to 64 letters, digits, - and _")

@@ -8,6 +8,7 @@ use axum::extract::State;
 use base64::Engine as _;
 use tracing::warn;
 use vstack_api::ErrorCode;
+use vstack_api::wire::Service;
 use vstack_core::digest::Sha256Digest;
 use vstack_core::id::{ChunkKind, NodeId, VideoId};
 use vstack_core::limits::{CHUNK_NOMINAL_BYTES, CHUNK_TARGET_MS};
@@ -36,7 +37,7 @@ pub(super) async fn show(
 ) -> Answer<Json<Manifest>> {
     let mut source = source(&metadata, video).await?;
     ensure_init(&metadata, &mut source).await?;
-    let gateway = metadata.gateways().into_iter().next();
+    let gateway = metadata.alive(Service::Gateway).into_iter().next();
     Ok(Json(build(&source, gateway, metadata.now())))
 }
 

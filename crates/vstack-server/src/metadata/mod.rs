@@ -4,6 +4,7 @@
 //! Nothing here is state that a restart may lose, except which uploaders were heard of lately. Beside the requests it
 //! collects garbage, writes catalogue objects, makes backups, checks its file at night, and catches up after a restore.
 
+mod abandoned;
 mod backups;
 mod care;
 mod catch_up;
@@ -23,6 +24,7 @@ mod placement;
 mod plain;
 mod problem;
 mod redundancy;
+mod services;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -75,6 +77,8 @@ pub struct MetadataConfig {
     pub backup_every: Duration,
     /// The newest so many stay.
     pub backups_kept: usize,
+    /// How often it looks for uploads that nobody finishes; what two looks find is removed.
+    pub abandoned_every: Duration,
     /// When videos are converted and parts replaced.
     pub redundancy: RedundancySettings,
     pub platform: Platform,
@@ -96,6 +100,7 @@ impl MetadataConfig {
             view_half_life_ms: VIEW_HALF_LIFE_MS,
             backup_every: HOUR,
             backups_kept: BACKUPS_KEPT,
+            abandoned_every: 24 * HOUR,
             redundancy: RedundancySettings::default(),
             platform: Platform::default(),
         }
@@ -165,6 +170,7 @@ fn serve(
         backups: config.data.join(BACKUPS),
         backup_every: config.backup_every,
         backups_kept: config.backups_kept,
+        abandoned_every: config.abandoned_every,
         redundancy: config.redundancy,
     };
     let (metadata, closed) = Metadata::new(
@@ -180,6 +186,7 @@ fn serve(
     tokio::spawn(objects::run(metadata.clone(), stop.clone()));
     tokio::spawn(catch_up::run(metadata.clone(), stop.clone()));
     tokio::spawn(backups::run(metadata.clone(), stop.clone()));
+    tokio::spawn(abandoned::run(metadata.clone(), stop.clone()));
     tokio::spawn(care::run(metadata.clone(), unchecked, stop.clone()));
     tokio::spawn(redundancy::convert_for_ever(metadata.clone(), stop.clone()));
     tokio::spawn(redundancy::heal_for_ever(metadata.clone(), stop.clone()));
@@ -242,11 +249,8 @@ fn routes(metadata: Arc<Metadata>, stop: CancellationToken) -> Router {
         .route("/backup", post(backups::create))
         .route("/backup/{name}", get(backups::fetch))
         .route("/chunk/{chunk_id}/suspect", post(redundancy::suspect))
-        .route("/gateways", get(redundancy::gateways))
-        .route("/gateways/heartbeat", post(redundancy::gateway_heartbeat))
-        .route("/uploaders", get(nodes::uploaders))
-        .route("/uploaders/heartbeat", post(nodes::uploader_heartbeat))
         .route("/under-replicated", get(nodes::under_replicated))
+        .merge(services::routes())
         .with_state(metadata)
 }
 

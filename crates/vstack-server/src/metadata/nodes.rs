@@ -12,9 +12,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use vstack_api::ErrorCode;
-use vstack_api::wire::{
-    Generation, Heartbeat, HeartbeatAnswer, NodeAction, NodeDetail, NodeEntry, UploaderHeartbeat,
-};
+use vstack_api::wire::{Generation, Heartbeat, HeartbeatAnswer, NodeAction, NodeDetail, NodeEntry};
 use vstack_core::id::NodeId;
 use vstack_core::limits::{CLOCK_SKEW_MS, HEARTBEAT_MS, MAX_LABEL_BYTES, PROTOCOL_VERSION};
 use vstack_core::node::{NodeHealth, NodeState};
@@ -215,25 +213,6 @@ fn entry(node: &NodeRecord, distrusted: &BTreeSet<NodeId>, now: UnixMillis) -> N
         boot_epoch: node.boot_epoch,
         version: node.version.clone(),
     }
-}
-
-pub(super) async fn uploaders(State(metadata): State<Arc<Metadata>>) -> Json<Vec<String>> {
-    Json(metadata.uploaders())
-}
-
-pub(super) async fn uploader_heartbeat(
-    State(metadata): State<Arc<Metadata>>,
-    StrictJson(heartbeat): StrictJson<UploaderHeartbeat>,
-) -> Answer<Json<Value>> {
-    if !heartbeat.verifies(&metadata.key.grant_key()) {
-        return Err(refuse(
-            ErrorCode::BadSignature,
-            "the heartbeat is not signed with this cluster's key",
-        ));
-    }
-    input::role_url("url", &heartbeat.url)?;
-    metadata.note_uploader(heartbeat.url);
-    Ok(Json(json!({})))
 }
 
 /// Chunks that wait for repair, those that miss most first.

@@ -24,7 +24,7 @@ pub(super) fn problem(error: &MetaError) -> Problem {
         MetaError::NodeRemoved { .. } => ErrorCode::NodeRemoved,
         MetaError::OnlyHolder { .. } => ErrorCode::OnlyHolder,
         MetaError::UnknownNode { .. } => ErrorCode::NotFound,
-        MetaError::OtherVideo { .. } => ErrorCode::IdempotencyConflict,
+        MetaError::OtherVideo { .. } | MetaError::OtherCreation { .. } => ErrorCode::IdempotencyConflict,
         MetaError::Full { .. } => ErrorCode::MetadataFull,
         MetaError::Conflict(conflict) => conflict_code(conflict),
         MetaError::Busy | MetaError::Restored | MetaError::Database { .. } => ErrorCode::Unavailable,

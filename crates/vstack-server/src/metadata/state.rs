@@ -1,16 +1,15 @@
 //! What the role's handlers share.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use vstack_api::StorageClient;
 use vstack_api::client::Endpoint;
+use vstack_api::wire::Service;
 use vstack_core::keys::ClusterKey;
-use vstack_core::limits::NODE_DOWN_AFTER_MS;
 use vstack_core::time::UnixMillis;
 use vstack_meta::{Cmd, MetaStore, NodeRecord, Reply};
 
@@ -18,6 +17,7 @@ use super::counts::Counts;
 use super::events::Events;
 use super::problem::refusal;
 use super::redundancy::{Redundancy, RedundancySettings};
+use super::services::Services;
 use crate::http::Answer;
 use crate::platform::{Clock, Platform};
 
@@ -29,6 +29,7 @@ pub(super) struct Settings {
     pub(super) backups: PathBuf,
     pub(super) backup_every: Duration,
     pub(super) backups_kept: usize,
+    pub(super) abandoned_every: Duration,
     pub(super) redundancy: RedundancySettings,
 }
 
@@ -45,10 +46,7 @@ pub(super) struct Metadata {
     pub(super) started: UnixMillis,
     /// Held while a backup is made.
     pub(super) backing_up: tokio::sync::Mutex<()>,
-    /// When each uploader was last heard of.
-    uploaders: Heard,
-    /// The same of the gateways.
-    gateways: Heard,
+    pub(super) services: Services,
     /// Released when the store is closed: fields are dropped in their order.
     _lock: File,
     /// Dropped last; tells the role that all of the above is.
@@ -75,9 +73,8 @@ impl Metadata {
             settings,
             redundancy: Redundancy::default(),
             platform,
-            uploaders: Mutex::default(),
+            services: Services::default(),
             backing_up: tokio::sync::Mutex::default(),
-            gateways: Mutex::default(),
             _lock: lock,
             _closed: closing,
         };
@@ -110,42 +107,8 @@ impl Metadata {
         self.store.nodes().await.map_err(refusal)
     }
 
-    pub(super) fn note_uploader(&self, url: String) {
-        note(&self.uploaders, url, self.now());
+    /// Addresses of a service's roles that may be alive, the one heard of last first.
+    pub(super) fn alive(&self, service: Service) -> Vec<String> {
+        self.services.alive(service, self.now())
     }
-
-    /// Uploaders that may be alive, the one heard of last first.
-    pub(super) fn uploaders(&self) -> Vec<String> {
-        alive(&self.uploaders, self.now())
-    }
-
-    pub(super) fn note_gateway(&self, url: String) {
-        note(&self.gateways, url, self.now());
-    }
-
-    /// Gateways that may be alive, the one heard of last first.
-    pub(super) fn gateways(&self) -> Vec<String> {
-        alive(&self.gateways, self.now())
-    }
-}
-
-/// When each role of a kind was last heard of, by its address.
-type Heard = Mutex<BTreeMap<String, UnixMillis>>;
-
-fn note(heard: &Heard, url: String, now: UnixMillis) {
-    let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
-    heard.retain(|_, seen| now.since(*seen) < NODE_DOWN_AFTER_MS);
-    heard.insert(url, now);
-}
-
-fn alive(heard: &Heard, now: UnixMillis) -> Vec<String> {
-    let heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
-    let alive = heard
-        .iter()
-        .filter(|(_, seen)| now.since(**seen) < NODE_DOWN_AFTER_MS);
-    let mut alive: Vec<_> = alive
-        .map(|(url, seen)| (std::cmp::Reverse(*seen), url.clone()))
-        .collect();
-    alive.sort();
-    alive.into_iter().map(|(_, url)| url).collect()
 }

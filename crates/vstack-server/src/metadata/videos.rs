@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use vstack_api::ErrorCode;
 use vstack_api::wire::{
-    CreateVideo, CreatedVideo, PatchVideo, VideoEntry, VideoPage, VideoQuery, VideoSort, ViewedBy,
+    CreateVideo, CreatedVideo, PatchVideo, Service, VideoEntry, VideoPage, VideoQuery, VideoSort, ViewedBy,
 };
 use vstack_core::id::VideoId;
 use vstack_core::manifest::VideoStatus;
@@ -27,22 +27,24 @@ const SEARCH_MAX_CHARS: usize = vstack_core::limits::MAX_TITLE_CHARS;
 
 pub(super) async fn create(
     State(metadata): State<Arc<Metadata>>,
+    headers: HeaderMap,
     StrictJson(body): StrictJson<CreateVideo>,
 ) -> Answer<impl IntoResponse> {
+    let key = input::idempotency_key(&headers)?;
     input::title(&body.title)?;
     input::duration_sec(body.duration_sec)?;
     let video = VideoId(metadata.platform.chance.uuid());
     let (title, duration_sec) = (body.title, body.duration_sec);
-    metadata
-        .apply(Cmd::CreateVideo {
-            video,
-            title,
-            duration_sec,
-            now: metadata.now(),
-        })
-        .await?;
+    let create = Cmd::CreateVideo {
+        key,
+        video,
+        title,
+        duration_sec,
+        now: metadata.now(),
+    };
+    let video = metadata.apply(create).await?.created().unwrap_or(video);
     let upload_url = metadata
-        .uploaders()
+        .alive(Service::Uploader)
         .first()
         .map(|uploader| format!("{uploader}/upload/{video}"));
     let location = [(header::LOCATION, format!("/video/{video}"))];

@@ -25,17 +25,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 use vstack_api::roles::MetadataClient;
-use vstack_api::wire::UploaderHeartbeat;
+use vstack_api::wire::Service;
 use vstack_core::keys::ClusterKey;
-use vstack_core::limits::HEARTBEAT_MS;
 use vstack_core::paxos::proposer::BACKOFF_MS;
 use vstack_media::ffmpeg::Tools;
 
 use crate::metrics::Metrics;
 use crate::platform::{Clock, Platform};
-use crate::role::{Running, Site, StartError, listen};
+use crate::role::{Running, Site, StartError, announce, listen};
 use catalogue::{Catalogue, Patience};
 use counts::Counts;
 use pipeline::Pipeline;
@@ -136,30 +134,11 @@ pub async fn start(config: UploaderConfig) -> Result<Running, StartError> {
             cause,
         }
     })?;
-    let heartbeat = UploaderHeartbeat::signed(&config.cluster_key.grant_key(), running.url.clone());
-    tokio::spawn(
-        stop.clone()
-            .run_until_cancelled_owned(send_heartbeats(metadata, heartbeat)),
-    );
+    let (key, url) = (config.cluster_key.grant_key(), running.url.clone());
+    let announcing = announce(metadata, Service::Uploader, key, url);
+    tokio::spawn(stop.clone().run_until_cancelled_owned(announcing));
     tokio::spawn(stop.run_until_cancelled_owned(async move { uploader.tidy_for_ever().await }));
     Ok(running)
-}
-
-/// Tells the metadata role where uploads go. A change between answered and unanswered is told once.
-async fn send_heartbeats(metadata: MetadataClient, heartbeat: UploaderHeartbeat) {
-    let mut beats = tokio::time::interval(Duration::from_millis(HEARTBEAT_MS));
-    let mut answered = None;
-    loop {
-        beats.tick().await;
-        let result = metadata.uploader_heartbeat(&heartbeat).await;
-        if answered != Some(result.is_ok()) {
-            match &result {
-                Ok(()) => info!("registered with the metadata role"),
-                Err(error) => warn!(%error, "the metadata role does not take the heartbeat"),
-            }
-        }
-        answered = Some(result.is_ok());
-    }
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub(super) use policy::{durability, explain, report};
 pub(super) use rebalance::{
     apply as apply_balance, pause as pause_balance, run as balance_for_ever, show as show_balance,
 };
-pub(super) use routes::{gateway_heartbeat, gateways, set, show, status, suspect};
+pub(super) use routes::{set, show, status, suspect};
 pub(super) use trust::run as compare_for_ever;
 
 /// What an operator may set.

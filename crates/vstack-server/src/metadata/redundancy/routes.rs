@@ -7,8 +7,8 @@ use axum::extract::State;
 use serde_json::{Value, json};
 use vstack_api::ErrorCode;
 use vstack_api::redundancy::{
-    ChunkPlaces, GatewayHeartbeat, PartPlace, PartWord, RedundancyChoice, RedundancyStatus, SetRedundancy,
-    SuspectPart, VideoRedundancyView,
+    ChunkPlaces, PartPlace, PartWord, RedundancyChoice, RedundancyStatus, SetRedundancy, SuspectPart,
+    VideoRedundancyView,
 };
 use vstack_core::id::{ChunkKind, VideoId};
 use vstack_core::placement::{Part, Scheme};
@@ -19,32 +19,13 @@ use vstack_meta::{ChunkRecord, Cmd, VideoRedundancy};
 use super::{cluster_facts, video_facts};
 use crate::http::{Answer, StrictJson, refuse};
 use crate::metadata::fetch::check_part;
-use crate::metadata::input::{self, ChunkPath, VideoPath};
+use crate::metadata::input::{ChunkPath, VideoPath};
 use crate::metadata::manifest;
 use crate::metadata::problem::refusal;
 use crate::metadata::state::Metadata;
 
 pub(in crate::metadata) async fn status(State(metadata): State<Arc<Metadata>>) -> Json<RedundancyStatus> {
     Json(metadata.redundancy.status())
-}
-
-pub(in crate::metadata) async fn gateways(State(metadata): State<Arc<Metadata>>) -> Json<Vec<String>> {
-    Json(metadata.gateways())
-}
-
-pub(in crate::metadata) async fn gateway_heartbeat(
-    State(metadata): State<Arc<Metadata>>,
-    StrictJson(heartbeat): StrictJson<GatewayHeartbeat>,
-) -> Answer<Json<Value>> {
-    if !heartbeat.verifies(&metadata.key.grant_key()) {
-        return Err(refuse(
-            ErrorCode::BadSignature,
-            "the heartbeat is not signed with this cluster's key",
-        ));
-    }
-    input::role_url("url", &heartbeat.url)?;
-    metadata.note_gateway(heartbeat.url);
-    Ok(Json(json!({})))
 }
 
 /// A reader's complaint. The part is read and checked here: a reader that lies makes nothing lost.

@@ -39,21 +39,15 @@ pub(super) struct Cluster {
 }
 
 pub(super) async fn start_metadata(folder: &Path, clock: &Clock) -> Result<Running, StartError> {
-    start_metadata_with(folder, clock, RedundancySettings::default()).await
+    metadata::start(metadata_config(folder, clock)).await
 }
 
-async fn start_metadata_with(
-    folder: &Path,
-    clock: &Clock,
-    redundancy: RedundancySettings,
-) -> Result<Running, StartError> {
+fn metadata_config(folder: &Path, clock: &Clock) -> MetadataConfig {
     let listen = "127.0.0.1:0".parse().expect("an address");
-    let config = MetadataConfig {
+    MetadataConfig {
         clock: clock.clone(),
-        redundancy,
         ..MetadataConfig::new(listen, folder.join("metadata"), key())
-    };
-    metadata::start(config).await
+    }
 }
 
 async fn start_node(folder: &Path, number: usize, metadata_url: &str) -> Running {
@@ -82,9 +76,16 @@ impl Cluster {
     }
 
     pub(super) async fn start_with(nodes: usize, redundancy: RedundancySettings) -> Self {
+        Self::start_configured(nodes, |config| MetadataConfig { redundancy, ..config }).await
+    }
+
+    pub(super) async fn start_configured(
+        nodes: usize,
+        configure: impl FnOnce(MetadataConfig) -> MetadataConfig,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let clock = Clock::default();
-        let metadata = start_metadata_with(folder.path(), &clock, redundancy)
+        let metadata = metadata::start(configure(metadata_config(folder.path(), &clock)))
             .await
             .expect("the role starts");
         let mut cluster = Self {

@@ -1,12 +1,16 @@
 //! The library's calls, views and uploaders.
 
+use std::time::Duration;
+
 use vstack_api::ErrorCode;
-use vstack_api::wire::{UploaderHeartbeat, VideoQuery, VideoSort, ViewedBy};
+use vstack_api::wire::{CreateVideo, Service, ServiceHeartbeat, VideoQuery, VideoSort, ViewedBy};
+use vstack_core::id::ChunkId;
 use vstack_core::keys::ClusterKey;
-use vstack_core::limits::VIEW_HALF_LIFE_MS;
+use vstack_core::limits::{ABANDONED_AFTER_MS, CREATION_KEPT_MS, VIEW_HALF_LIFE_MS};
 use vstack_core::manifest::VideoStatus;
 
-use super::cluster::{Cluster, key};
+use super::cluster::{Cluster, key, until};
+use crate::metadata::MetadataConfig;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn videos_are_listed_searched_renamed_and_counted() {
@@ -48,17 +52,85 @@ async fn an_upload_address_is_given_while_an_uploader_lives() {
         None
     );
     let url = "http://127.0.0.1:4321";
-    let signed = UploaderHeartbeat::signed(&key().grant_key(), url.into());
-    cluster.catalogue.uploader_heartbeat(&signed).await.unwrap();
+    let signed = ServiceHeartbeat::signed(&key().grant_key(), Service::Uploader, url.into());
+    let beat =
+        async |beat: &ServiceHeartbeat| cluster.catalogue.service_heartbeat(Service::Uploader, beat).await;
+    beat(&signed).await.unwrap();
     let made = cluster.catalogue.create_video("b", 0.0).await.unwrap();
     assert_eq!(made.upload_url, Some(format!("{url}/upload/{}", made.video_id)));
     cluster.clock.advance(30_000);
     assert_eq!(cluster.catalogue.uploader_url().await.unwrap(), None);
 
     let foreign = ClusterKey::from_bytes(&[8; 32]).unwrap();
-    let forged = UploaderHeartbeat::signed(&foreign.grant_key(), url.into());
-    let refused = cluster.catalogue.uploader_heartbeat(&forged).await.unwrap_err();
-    assert_eq!(refused.code(), ErrorCode::BadSignature);
+    for forged in [
+        ServiceHeartbeat::signed(&foreign.grant_key(), Service::Uploader, url.into()),
+        // A gateway is no uploader.
+        ServiceHeartbeat::signed(&key().grant_key(), Service::Gateway, url.into()),
+    ] {
+        let refused = beat(&forged).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::BadSignature);
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_video_is_made_once_for_a_key_and_another_one_under_it_is_refused() {
+    let cluster = Cluster::start(0).await;
+    let body = |title: &str| CreateVideo {
+        title: title.to_owned(),
+        duration_sec: 0.0,
+    };
+    let make = async |key: &str, title: &str| {
+        let made = cluster.catalogue.create_video_once(key, &body(title)).await;
+        made.map(|made| made.video_id).map_err(|error| error.code())
+    };
+    let first = make("k-1", "a").await.unwrap();
+    cluster.catalogue.rename_video(first, "renamed").await.unwrap();
+    assert_eq!(make("k-1", "a").await, Ok(first), "the same request again");
+    assert_eq!(
+        make("\"k-1\"", "a").await,
+        Ok(first),
+        "as a structured field's string"
+    );
+    assert_ne!(make("k-2", "a").await, Ok(first), "another key");
+    assert_eq!(make("k-1", "b").await, Err(ErrorCode::IdempotencyConflict));
+    for bad in ["", "a b", "ä", &"x".repeat(65)] {
+        assert_eq!(make(bad, "a").await, Err(ErrorCode::BadRequest), "{bad:?}");
+    }
+    let all = cluster.catalogue.videos(&VideoQuery::default()).await.unwrap();
+    assert_eq!(all.total, 2);
+    // An upload that was aborted leaves nothing, its key neither.
+    cluster.catalogue.abort_video(first).await.unwrap();
+    assert_ne!(make("k-1", "b").await, Ok(first));
+    cluster.clock.advance(CREATION_KEPT_MS + 1);
+    assert!(make("k-1", "c").await.is_ok(), "the key is forgotten");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_nobody_finishes_is_given_up_after_a_week() {
+    let cluster = Cluster::start_configured(3, |config| MetadataConfig {
+        abandoned_every: Duration::from_millis(50),
+        ..config
+    })
+    .await;
+    let done = cluster.active_video("done", 1).await;
+    let abandoned = cluster.create("abandoned").await;
+    cluster.store(ChunkId::media(abandoned, 0), b"a").await;
+    let going_on = cluster.create("going on").await;
+    cluster.clock.advance(ABANDONED_AFTER_MS - 60_000);
+    cluster.until_healthy(3).await;
+    cluster.store(ChunkId::media(going_on, 0), b"b").await;
+    cluster.clock.advance(120_000);
+    until("the abandoned upload is gone", async || {
+        let found = cluster.catalogue.video(abandoned).await;
+        found.is_err_and(|error| error.code() == ErrorCode::VideoNotFound)
+    })
+    .await;
+    for video in [done, going_on] {
+        assert!(cluster.catalogue.video(video).await.is_ok());
+    }
+    cluster.until_gone(ChunkId::media(abandoned, 0)).await;
     cluster.stop().await;
 }
 
