@@ -103,11 +103,6 @@ fn medium() -> Vec<Run> {
             new(5, 3).conversions(5).crashes(0),
         ),
         run(
-            "n4-reduced",
-            "3 copies wanted and 2 enough, a crash",
-            new(4, 3).copies(3),
-        ),
-        run(
             "n5-b2-reduced",
             "3 copies wanted and 2 enough, a crash",
             new(5, 2).copies(3),
@@ -148,6 +143,11 @@ fn big() -> Vec<Run> {
             "n4-shards-loss",
             "conversion to shards and back, a crash and a lost disk",
             new(4, 3).conversions(4).losses(1),
+        ),
+        run(
+            "n4-reduced",
+            "3 copies wanted and 2 enough, a crash",
+            new(4, 3).copies(3),
         ),
         run(
             "n5-reduced",

@@ -130,6 +130,7 @@ async fn an_upload_that_nobody_finishes_is_given_up_after_a_week() {
     for video in [done, going_on] {
         assert!(cluster.catalogue.video(video).await.is_ok());
     }
+    cluster.let_graces_pass().await;
     cluster.until_gone(ChunkId::media(abandoned, 0)).await;
     cluster.stop().await;
 }

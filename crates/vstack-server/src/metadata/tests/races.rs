@@ -49,10 +49,12 @@ impl Cluster {
 async fn a_disk_that_is_replaced_before_the_commit_counts_no_more_and_the_upload_goes_on() {
     let mut cluster = Cluster::start(3).await;
     let chunk = ChunkId::media(cluster.create("clip").await, 0);
-    let opened = cluster.open_as("uploader", chunk, None).await.unwrap();
+    let mut opened = cluster.open_as("uploader", chunk, None).await.unwrap();
     let receipts = cluster.put_all(&opened, b"bytes").await;
     let number = cluster.number_of(receipts[0].node);
     cluster.replace_disk(number).await;
+    // It came back at another address.
+    opened.node_urls[0].clone_from(&cluster.nodes[number].url);
     let refused = cluster.commit(&opened, b"bytes", receipts).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::NotEnoughReplicas, "{refused}");
 
