@@ -6,10 +6,12 @@
 //! minutes takes milliseconds, and the same scenario, policy and seed give the same run.
 //!
 //! `scenario` says what there is and what happens to it; `net` moves bytes; `viewer` is one client: policy, buffer and
-//! playhead; `world` runs them; `bound` computes what no policy can beat. Left out: loss (it shows as rate), queues in routers,
+//! playhead; `world` runs them; `bound` computes what no policy can beat; `fuzzing`
+//! tells a policy any facts in any order. Left out: loss (it shows as rate), queues in routers,
 //! the processor's time, and the fetching of leaf hashes (one kilobyte a chunk, beside the first range).
 
 mod bound;
+pub mod fuzzing;
 mod net;
 mod random;
 mod scenario;

@@ -109,6 +109,11 @@ proptest! {
     }
 
     #[test]
+    fn any_facts_in_any_order_leave_the_pools_promises_whole(data in prop::collection::vec(any::<u8>(), 0..1_500)) {
+        vstack_netsim::fuzzing::policy(&data);
+    }
+
+    #[test]
     fn the_same_seed_gives_the_same_run(scenario in any_scenario(), seed in any::<u64>()) {
         prop_assert_eq!(run(&scenario, &pool(), seed), run(&scenario, &pool(), seed));
     }
