@@ -157,6 +157,10 @@ pub(crate) struct ServeOptions {
     /// Room on the disk that a storage node leaves alone [default: 5 % of the disk or two superblocks, whichever is more].
     #[arg(long, value_name = "N")]
     pub(crate) reserve_mib: Option<u64>,
+    /// What a storage node sends of chunks at most, in Mbit/s, serving first who needs them first; a little below what
+    /// the machine's line carries [default: no limit].
+    #[arg(long, value_name = "MBIT", value_parser = positive)]
+    pub(crate) egress_mbit: Option<f64>,
     /// Decayed views above which a video is kept as full copies [default: 1000].
     #[arg(long, value_name = "VIEWS", env = "VSTACK_HOT_ABOVE_VIEWS", value_parser = not_negative)]
     pub(crate) hot_above_views: Option<f64>,
@@ -553,6 +557,16 @@ pub(crate) struct MatchOptions {
     /// Where the video is in the picture, in pixels [default: the whole picture].
     #[arg(long, value_name = "X,Y,WIDTH,HEIGHT", value_parser = area_of)]
     pub(crate) area: Option<Area>,
+}
+
+/// A number above 0.
+fn positive(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| format!("\"{text}\" is no number"))?;
+    if number > 0.0 && number.is_finite() {
+        Ok(number)
+    } else {
+        Err(format!("{text} is not above 0"))
+    }
 }
 
 #[cfg(test)]

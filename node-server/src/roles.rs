@@ -33,6 +33,8 @@ pub(crate) struct RoleConfig {
     pub(crate) superblock_mib: Option<u64>,
     /// Of a storage node.
     pub(crate) reserve_mib: Option<u64>,
+    /// Of a storage node.
+    pub(crate) egress_mbit: Option<f64>,
     /// Of the metadata role.
     pub(crate) view_half_life_days: Option<f64>,
     /// Of the metadata role.
@@ -54,6 +56,7 @@ pub(crate) async fn start(config: RoleConfig) -> Result<Running, StartError> {
         rack,
         superblock_mib,
         reserve_mib,
+        egress_mbit,
         view_half_life_days,
         redundancy,
     } = config;
@@ -73,6 +76,7 @@ pub(crate) async fn start(config: RoleConfig) -> Result<Running, StartError> {
             node.rack = rack;
             node.superblock_bytes = superblock_mib.map(|mib| mib * MIB);
             node.reserve_bytes = reserve_mib.map(|mib| mib.saturating_mul(MIB));
+            node.egress_mbit = egress_mbit;
             storage::start(node).await
         }
         RoleName::Gateway => {

@@ -90,6 +90,7 @@ fn checked(options: &ServeOptions, place: &Place) -> Result<Vec<RoleConfig>, Fai
         rack: options.rack.clone(),
         superblock_mib: options.superblock_mib,
         reserve_mib: options.reserve_mib,
+        egress_mbit: options.egress_mbit,
         view_half_life_days: options.view_half_life_days,
         redundancy: redundancy(options),
     };

@@ -11,6 +11,7 @@ pub mod listing;
 pub mod policy;
 pub mod redundancy;
 pub mod roles;
+pub mod slack;
 mod sse;
 pub mod transport;
 pub mod wire;

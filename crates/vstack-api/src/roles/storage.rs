@@ -14,8 +14,8 @@ use crate::inventory::InventorySummary;
 use crate::listing::ObjectPage;
 use crate::transport::{Body, Method, Response};
 use crate::wire::{
-    AdoptRequest, DISK_USAGE_HEADER, GRANT_HEADER, IN_FLIGHT_HEADER, LeavesAnswer, NODE_ID_HEADER,
-    ORDER_HEADER, PrepareRequest, PutAnswer, SLACK_HEADER, StorageHealth,
+    AdoptRequest, DISK_USAGE_HEADER, EGRESS_HEADER, GRANT_HEADER, IN_FLIGHT_HEADER, LeavesAnswer,
+    NODE_ID_HEADER, ORDER_HEADER, PrepareRequest, PutAnswer, SLACK_HEADER, StorageHealth,
 };
 
 /// A chunk being written and made durable, on a slow disk behind a slow link.
@@ -34,6 +34,8 @@ pub struct Pong {
     pub node_id: Option<NodeId>,
     pub disk_usage_percent: Option<f64>,
     pub requests_in_flight: Option<u32>,
+    /// Bits of chunks that left in the last second.
+    pub egress_bps: Option<u64>,
 }
 
 fn chunk_path(chunk: ChunkId, ballot: Option<Ballot>) -> String {
@@ -194,6 +196,7 @@ impl StorageClient {
                 .header(DISK_USAGE_HEADER)
                 .and_then(|text| text.parse().ok()),
             requests_in_flight: answer.header(IN_FLIGHT_HEADER).and_then(|text| text.parse().ok()),
+            egress_bps: answer.header(EGRESS_HEADER).and_then(|text| text.parse().ok()),
         })
     }
 

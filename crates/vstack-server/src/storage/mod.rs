@@ -11,6 +11,7 @@ mod chunks;
 mod conditions;
 mod counters;
 mod damage;
+mod egress;
 mod heartbeat;
 mod inventory;
 mod listing;
@@ -36,6 +37,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+use vstack_api::slack::Weights;
 use vstack_api::wire::{DISK_USAGE_HEADER, EGRESS_HEADER, IN_FLIGHT_HEADER, NODE_ID_HEADER, StorageHealth};
 use vstack_core::keys::ClusterKey;
 use vstack_store::{Reserve, Store, StoreError, StoreOptions};
@@ -79,6 +81,10 @@ pub struct StorageConfig {
     pub limits: ConnectionLimits,
     pub clock: Clock,
     pub platform: Platform,
+    /// What the node sends of chunks at most, in Mbit/s (10^6 bits), those first who need them first; no limit and no
+    /// order if not given. To be set a little below what the machine's line carries.
+    pub egress_mbit: Option<f64>,
+    pub weights: Weights,
 }
 
 impl StorageConfig {
@@ -99,6 +105,8 @@ impl StorageConfig {
             limits: ConnectionLimits::default(),
             clock: Clock::default(),
             platform: Platform::default(),
+            egress_mbit: None,
+            weights: Weights::default(),
         }
     }
 

@@ -3,7 +3,8 @@
 //! A piece that is in memory already is read and checked where the connection is served: it takes less time than to ask
 //! another thread. One that has to come from the disk is read on the blocking pool. The first piece is read before the
 //! headers go, so that a damaged chunk is answered with 500. If a later piece fails, the connection is cut: the reader is
-//! short of the announced length and cannot take what it has for the whole.
+//! short of the announced length and cannot take what it has for the whole. Where the node's line is limited, bytes
+//! leave when it is their turn (`egress`).
 
 use std::fmt;
 use std::io;
@@ -19,7 +20,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use hyper::body::{Frame, SizeHint};
-use vstack_api::wire::BEHIND_HEADER;
+use vstack_api::wire::{BEHIND_HEADER, SLACK_HEADER};
 use vstack_api::{ErrorCode, Problem};
 use vstack_core::ballot::Ballot;
 use vstack_core::digest::Sha256Digest;
@@ -28,6 +29,7 @@ use vstack_store::{ObjectReader, StoreError};
 
 use super::buffers::PIECE_BYTES;
 use super::conditions::{Wanted, is_known, wanted};
+use super::egress::Turns;
 use super::load::{InFlight, Load};
 use super::refusals::from_store;
 use super::state::Node;
@@ -48,12 +50,14 @@ struct Sending {
     reader: Arc<ObjectReader>,
     rest: Range<u64>,
     in_flight: InFlight,
+    /// Where the node's line is limited.
+    turns: Option<Turns>,
 }
 
 /// An answer's body.
 struct ChunkBody {
-    /// The first piece, until it is sent.
-    ready: Option<Bytes>,
+    /// What is left of the piece that was read last.
+    ready: Bytes,
     sending: Sending,
     /// The piece that is being read from the disk, and where the one after it begins.
     waiting: Option<BoxFuture<'static, Answer<Piece>>>,
@@ -84,7 +88,7 @@ pub(super) async fn read(node: Arc<Node>, request: ReadRequest) -> Answer<Respon
     if behind {
         node.load.behind_viewers().await;
     }
-    let ReadRequest { chunk, ballot, .. } = request;
+    let (chunk, ballot) = (request.chunk, request.ballot);
     let reader = match node.store.open_cached(chunk, ballot).map_err(from_store)? {
         Some(reader) => reader,
         None => {
@@ -102,11 +106,16 @@ pub(super) async fn read(node: Arc<Node>, request: ReadRequest) -> Answer<Respon
         Wanted::Nothing(code) => return Ok(unsatisfiable(code, size)),
     };
     let load = node.load.clone();
+    let turns = node.egress.enter(match behind {
+        true => Some(u64::MAX),
+        false => slack_ms(&request.headers),
+    });
     let body = send(Sending {
         node,
         reader: Arc::new(reader),
         rest: range.clone(),
         in_flight,
+        turns,
     })
     .await?;
     let body = match behind {
@@ -139,15 +148,21 @@ async fn send(mut sending: Sending) -> Answer<Body> {
         Some(piece) => piece,
         None => sending.read().await?,
     };
-    let first = sending.take(piece);
-    if sending.rest.is_empty() {
-        return Ok(Body::from(first));
+    let ready = sending.take(piece);
+    if sending.rest.is_empty() && sending.turns.is_none() {
+        sending.in_flight.sent(ready.len());
+        return Ok(Body::from(ready));
     }
     Ok(Body::new(ChunkBody {
-        ready: Some(first),
+        ready,
         sending,
         waiting: None,
     }))
+}
+
+/// How long its client can wait, if it says so in a way that can be read.
+fn slack_ms(headers: &HeaderMap) -> Option<u64> {
+    headers.get(SLACK_HEADER)?.to_str().ok()?.trim().parse().ok()
 }
 
 impl HttpBody for ChunkBody {
@@ -158,27 +173,39 @@ impl HttpBody for ChunkBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        if let Some(first) = self.ready.take() {
-            return Poll::Ready(Some(Ok(Frame::data(first))));
-        }
-        if self.sending.rest.is_empty() {
+        if self.left() == 0 {
             return Poll::Ready(None);
         }
-        let piece = ready!(self.poll_piece(cx)).map_err(broken_off);
-        Poll::Ready(Some(piece.map(|piece| Frame::data(self.sending.take(piece)))))
+        if self.ready.is_empty() {
+            match ready!(self.poll_piece(cx)) {
+                Ok(piece) => self.ready = self.sending.take(piece),
+                Err(refusal) => return Poll::Ready(Some(Err(broken_off(refusal)))),
+            }
+        }
+        let (available, left) = (self.ready.len(), self.left());
+        let now = match &mut self.sending.turns {
+            Some(turns) => ready!(turns.poll(cx, available, left)),
+            None => available,
+        };
+        self.sending.in_flight.sent(now);
+        Poll::Ready(Some(Ok(Frame::data(self.ready.split_to(now)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ready.is_none() && self.sending.rest.is_empty()
+        self.left() == 0
     }
 
     fn size_hint(&self) -> SizeHint {
-        let ready = self.ready.as_ref().map_or(0, Bytes::len) as u64;
-        SizeHint::with_exact(ready + self.sending.rest.end - self.sending.rest.start)
+        SizeHint::with_exact(self.left())
     }
 }
 
 impl ChunkBody {
+    /// Bytes that are still to be sent.
+    fn left(&self) -> u64 {
+        self.ready.len() as u64 + self.sending.rest.end - self.sending.rest.start
+    }
+
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Answer<Piece>> {
         if self.waiting.is_none() {
             match self.sending.cached() {
@@ -236,10 +263,9 @@ impl Sending {
         }
     }
 
-    /// Counts a piece as sent.
+    /// A piece that has been read is no longer to be read.
     fn take(&mut self, piece: Piece) -> Bytes {
         self.rest.start = piece.end;
-        self.in_flight.sent(piece.bytes.len());
         piece.bytes
     }
 }

@@ -16,6 +16,7 @@ use vstack_store::{ObjectState, Store, StoreError};
 
 use super::StorageConfig;
 use super::buffers::Buffers;
+use super::egress::Egress;
 use super::load::Load;
 use super::receive::Receiver;
 use super::refusals::{fenced, from_store};
@@ -41,6 +42,7 @@ pub(super) struct Node {
     /// Where inventories go; none without it.
     pub(super) catalogue: Option<MetadataClient>,
     pub(super) load: Load,
+    pub(super) egress: Egress,
     /// Of bodies that arrived whole.
     pub(super) received_bytes: Counter,
     pub(super) receiver: Receiver,
@@ -74,6 +76,7 @@ impl Node {
             rack: config.rack.clone(),
             catalogue: catalogue.map(|url| MetadataClient::with_transport(url, Arc::clone(transport))),
             load: Load::default(),
+            egress: Egress::new(config.egress_mbit, config.weights),
             received_bytes: Counter::default(),
             receiver: Receiver::new(Buffers::default(), limits.body, platform.threads),
             grant_key: cluster_key.grant_key(),

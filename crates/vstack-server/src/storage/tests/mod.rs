@@ -1,5 +1,6 @@
 //! A node on a real socket: what the wire contract promises, and every line of bad input that concerns chunks.
 
+mod egress;
 mod granted;
 mod node;
 mod plain;
