@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::runtime::Runtime;
-use vstack_emulator::{Emulated, Emulator, Profile};
+use vstack_emulator::{Emulated, Emulator, Fault, Profile};
 
 use super::process::{Answer, Process};
 use super::{ask, text, until, vstack};
@@ -19,6 +19,8 @@ pub struct Node {
     pub process: Process,
     pub node_id: String,
     pub path: Emulated,
+    number: usize,
+    listen: SocketAddr,
 }
 
 pub struct Lab {
@@ -27,8 +29,8 @@ pub struct Lab {
     pub nodes: Vec<Node>,
     uploader: Process,
     // Paths run on it; it ends after them.
-    _runtime: Runtime,
-    _data: tempfile::TempDir,
+    runtime: Runtime,
+    data: tempfile::TempDir,
 }
 
 impl Lab {
@@ -49,8 +51,8 @@ impl Lab {
             metadata_url,
             nodes,
             uploader,
-            _runtime: runtime,
-            _data: data,
+            runtime,
+            data,
         };
         lab.until_ready(count);
         lab
@@ -84,9 +86,30 @@ impl Lab {
         }
     }
 
+    /// Within the paths' runtime: a flapping path is a task.
+    pub fn set_faults(&self, index: usize, faults: Vec<Fault>) {
+        let _runtime = self.runtime.enter();
+        self.nodes[index].path.handle.set_faults(faults);
+    }
+
     pub fn node(&mut self, node_id: &str) -> &mut Node {
         let node = self.nodes.iter_mut().find(|node| node.node_id == node_id);
         node.unwrap_or_else(|| panic!("there is no node {node_id}"))
+    }
+
+    /// Starts a killed node again: the same folder, address and path.
+    pub fn restart(&mut self, index: usize) {
+        let key = self.data.path().join("cluster.key");
+        let node = &mut self.nodes[index];
+        let url = node.path.url();
+        let place = Place {
+            data: self.data.path(),
+            key: &key,
+            metadata_url: &self.metadata_url,
+        };
+        let (process, ready) = place.serve(node.number, &url, node.listen);
+        assert_eq!(field(&ready, "node_id"), node.node_id, "it is the same node");
+        node.process = process;
     }
 
     /// The manifest, with `curl`-like plainness: what the wire carries.
@@ -133,6 +156,37 @@ pub fn serve_in(role: &str, data: &Path, key: &Path, more: &[&str]) -> (Process,
     (process, ready)
 }
 
+/// Where nodes live, and whom they tell.
+struct Place<'a> {
+    data: &'a Path,
+    key: &'a Path,
+    metadata_url: &'a str,
+}
+
+impl Place<'_> {
+    fn serve(&self, number: usize, url: &str, listen: SocketAddr) -> (Process, Value) {
+        let address = listen.to_string();
+        let more = [
+            "--metadata-url",
+            self.metadata_url,
+            "--advertise-url",
+            url,
+            "--listen",
+            &address,
+            "--superblock-mib",
+            "128",
+        ];
+        let folder = self.data.join(format!("node-{number}"));
+        let (process, ready) = serve_in("storage", &folder, self.key, &more);
+        assert_eq!(
+            field(&ready, "url"),
+            format!("http://{listen}"),
+            "a node prints where it listens"
+        );
+        (process, ready)
+    }
+}
+
 fn start_node(
     runtime: &Runtime,
     data: &Path,
@@ -142,33 +196,22 @@ fn start_node(
     profile: Profile,
 ) -> Node {
     // The path needs the node's address and the node its path's: the node's port is found first.
-    let free = TcpListener::bind(("127.0.0.1", 0))
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port");
+    let free = closed_address();
     let path = runtime
         .block_on(Emulator::start(free, profile))
         .expect("a path to a node");
-    let (url, listen) = (path.url(), free.to_string());
-    let more = [
-        "--metadata-url",
+    let place = Place {
+        data,
+        key,
         metadata_url,
-        "--advertise-url",
-        &url,
-        "--listen",
-        &listen,
-        "--superblock-mib",
-        "128",
-    ];
-    let (process, ready) = serve_in("storage", &data.join(format!("node-{number}")), key, &more);
-    assert_eq!(
-        field(&ready, "url"),
-        format!("http://{free}"),
-        "a node prints where it listens"
-    );
+    };
+    let (process, ready) = place.serve(number, &path.url(), free);
     Node {
         process,
         node_id: field(&ready, "node_id"),
         path,
+        number,
+        listen: free,
     }
 }
 

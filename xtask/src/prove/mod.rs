@@ -29,6 +29,7 @@ cargo xtask prove NAME [--seed N] [--count N] [--json]
   mutants       bugs put into a copy of the store on purpose; its tests must catch each (NAME...: only these)
   promise       every pair of five nodes killed, stopped, lying, emptied, while videos play (half an hour;
                 --page: write the page again from the last run)
+  chaos         real nodes killed, cut off and lying at random while people watch (count: videos played, 10)
   model         every state of small clusters that run ChunkPaxos, and every mutant (--big: hours; --list; NAME...)
   all           all of them
 ";
@@ -49,6 +50,7 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
         "promise" => promise::run(&project, rest)?,
         "all" => all(&project, rest)?,
         "model" => model(&project, rest)?,
+        "chaos" => chaos(&project, rest)?,
         name if RUNS.contains(&name) => proof(&project, name, rest)?,
         _ => {
             say::error(&format!("there is no proof run \"{name}\""));
@@ -86,6 +88,29 @@ fn model(project: &Project, rest: &[&str]) -> Result<bool> {
         "vstack-sim",
     ]);
     command.args(["--bin", "vstack-model", "--"]).args(rest);
+    Ok(command.status().context("cannot run cargo")?.success())
+}
+
+/// The chaos test, many times, each with the next seed.
+fn chaos(project: &Project, rest: &[&str]) -> Result<bool> {
+    let mut command = project.cargo();
+    command.args([
+        "test",
+        "--quiet",
+        "--locked",
+        "--release",
+        "--package",
+        "vstack-node-server",
+    ]);
+    command.args(["--test", "chaos", "--", "--nocapture", "--test-threads", "1"]);
+    command.env(
+        "VSTACK_CHAOS_SEED",
+        number(rest, "--seed")?.unwrap_or(1).to_string(),
+    );
+    command.env(
+        "VSTACK_CHAOS_ROUNDS",
+        number(rest, "--count")?.unwrap_or(10).to_string(),
+    );
     Ok(command.status().context("cannot run cargo")?.success())
 }
 
