@@ -559,16 +559,6 @@ pub(crate) struct MatchOptions {
     pub(crate) area: Option<Area>,
 }
 
-/// A number above 0.
-fn positive(text: &str) -> Result<f64, String> {
-    let number: f64 = text.parse().map_err(|_| format!("\"{text}\" is no number"))?;
-    if number > 0.0 && number.is_finite() {
-        Ok(number)
-    } else {
-        Err(format!("{text} is not above 0"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
