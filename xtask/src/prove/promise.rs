@@ -140,7 +140,7 @@ does not wait for them; a node counts as *down* after 30 s without a heartbeat, 
   erasure-coded one its three shards, and `vstack status` says \"degraded, add a node\" for exactly those. For emptied nodes, which are
   there again at once: every chunk has all its parts.
 - **whole again**: from the end of the fault until every part of every chunk is good and nothing is left to do. For emptied nodes: until
-  those that are no more are struck off.
+  those that are no more are struck off. For nodes that lied, what is left of the quarantine is in it.
 - **wrong chunks**: what a plain reader gets from the gateway, hashed by `sha256sum` and compared with the manifest before the fault,
   once while the nodes are broken and once afterwards. Beside that every video is played to its end three times for each pair.
 
