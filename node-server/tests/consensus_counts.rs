@@ -13,14 +13,9 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Dev, alone, clip, follow, process, text, until};
+use common::{Dev, alone, clip, follow, port_base, process, text, until};
 use rustix::process::Signal;
 use serde_json::Value;
-
-/// Ports that stay the same over a restart; below those that the system gives out by itself.
-fn port_base() -> String {
-    (20_000 + std::process::id() % 10_000).to_string()
-}
 
 fn pid_of(dev: &Dev, role: &str) -> u32 {
     let status = dev.ask(&["status", "--data", &dev.ready.data_dir]).succeeded();

@@ -44,6 +44,11 @@ pub fn ask(metadata_url: &str, arguments: &[&str]) -> Answer {
     process::finish(command)
 }
 
+/// Ports that stay the same over a restart of a role; below those that the system gives out by itself.
+pub fn port_base() -> String {
+    (20_000 + std::process::id() % 10_000).to_string()
+}
+
 /// Waits until `condition` holds.
 ///
 /// # Panics
@@ -90,11 +95,17 @@ impl Dev {
     }
 
     pub fn start_with(data: &Path, arguments: &[&str]) -> Self {
+        Self::start_set(data, arguments, &[])
+    }
+
+    /// The same with settings in the environment, which every role inherits.
+    pub fn start_set(data: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
         let mut command = vstack();
         command
             .args(["dev", "--json", "--data"])
             .arg(data)
-            .args(arguments);
+            .args(arguments)
+            .envs(settings.iter().copied());
         if !arguments.contains(&"--port-base") {
             command.args(["--port-base", "0"]);
         }
@@ -116,6 +127,14 @@ impl Dev {
 
     pub fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// The process of the only role of this name, if it runs.
+    pub fn role_pid(&self, role: &str) -> Option<u32> {
+        let status = self.ask(&["status", "--data", &self.ready.data_dir]);
+        let children = status.last()["children"].as_array()?.clone();
+        let child = children.iter().find(|child| child["role"] == role)?;
+        u32::try_from(child["pid"].as_u64()?).ok()
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {
