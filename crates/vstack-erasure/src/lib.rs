@@ -9,6 +9,7 @@
 
 pub mod layout;
 
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use reed_solomon_erasure::galois_8::ReedSolomon;
@@ -67,28 +68,71 @@ fn code() -> Result<&'static ReedSolomon, ErasureError> {
     CODE.as_ref().ok_or(ErasureError::Processor)
 }
 
+/// Bytes of a cell that are coded at a time: three inputs and two outputs of it stay in the processor's nearest cache
+/// (32 KiB; `cargo xtask bench erasure` has the figures).
+const BLOCK_BYTES: usize = 4 * 1024;
+
 /// The five shards of a chunk.
 ///
 /// # Errors
 /// The chunk is empty, or the processor is too old.
 pub fn encode(chunk: &[u8]) -> Result<Shards, ErasureError> {
+    let mut shards = Shards::default();
+    encode_into(chunk, &mut shards)?;
+    Ok(shards)
+}
+
+/// The same into buffers that are there already; what was in them is gone.
+///
+/// # Errors
+/// The chunk is empty, or the processor is too old.
+pub fn encode_into(chunk: &[u8], shards: &mut Shards) -> Result<(), ErasureError> {
     let code = code()?;
     if chunk.is_empty() {
         return Err(ErasureError::Empty);
     }
     let layout = Layout::new(chunk.len());
-    let mut shards: Shards = std::array::from_fn(|_| Vec::with_capacity(layout.shard_bytes()));
+    for shard in shards.iter_mut() {
+        shard.clear();
+        shard.reserve_exact(layout.shard_bytes());
+    }
     for row in 0..layout.rows() {
-        let end = layout.cell(row).end;
+        let cell = layout.cell(row);
         for (shard, bytes) in shards.iter_mut().enumerate() {
             bytes.extend_from_slice(chunk.get(layout.part(row, shard)).unwrap_or_default());
-            bytes.resize(end, 0);
+            bytes.resize(cell.end, 0);
         }
+        // The row is coded while it is still in the cache.
+        let [first, second, third, parity @ ..] = &mut *shards;
+        let data = [first, second, third].map(|shard| shard.get(cell.clone()).unwrap_or_default());
+        let parity = parity
+            .each_mut()
+            .map(|shard| shard.get_mut(cell.clone()).unwrap_or_default());
+        encode_cells(code, data, parity).map_err(|_| lengths_differ(layout))?;
     }
-    let (data, parity) = shards.split_at_mut(DATA_SHARDS);
-    code.encode_sep(data, parity)
-        .map_err(|_| lengths_differ(layout))?;
-    Ok(shards)
+    Ok(())
+}
+
+fn encode_cells(
+    code: &ReedSolomon,
+    data: [&[u8]; DATA_SHARDS],
+    mut parity: [&mut [u8]; PARITY_SHARDS],
+) -> Result<(), reed_solomon_erasure::Error> {
+    for block in blocks(data[0].len()) {
+        let data = data.map(|cell| cell.get(block.clone()).unwrap_or_default());
+        let mut parity = parity
+            .each_mut()
+            .map(|cell| cell.get_mut(block.clone()).unwrap_or_default());
+        code.encode_sep(&data, &mut parity)?;
+    }
+    Ok(())
+}
+
+/// A cell in pieces that fit into the cache.
+fn blocks(cell_bytes: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..cell_bytes)
+        .step_by(BLOCK_BYTES)
+        .map(move |start| start..cell_bytes.min(start + BLOCK_BYTES))
 }
 
 /// The chunk, from any three of its shards (`None` for those that are missing).
@@ -96,14 +140,32 @@ pub fn encode(chunk: &[u8]) -> Result<Shards, ErasureError> {
 /// # Errors
 /// Fewer than three shards, or one of a wrong length.
 pub fn decode(layout: Layout, shards: [Option<&[u8]>; SHARDS]) -> Result<Vec<u8>, ErasureError> {
-    let mut chunk = Vec::with_capacity(layout.chunk_bytes());
+    let mut chunk = Vec::new();
+    decode_into(layout, shards, &mut chunk)?;
+    Ok(chunk)
+}
+
+/// The same into a buffer that is there already; what was in it is gone.
+///
+/// # Errors
+/// Fewer than three shards, or one of a wrong length.
+pub fn decode_into(
+    layout: Layout,
+    shards: [Option<&[u8]>; SHARDS],
+    chunk: &mut Vec<u8>,
+) -> Result<(), ErasureError> {
     let shards = check(layout.shard_bytes(), shards)?;
+    chunk.clear();
+    // The last row is padded by less than a cell.
+    chunk.reserve_exact(DATA_SHARDS * layout.shard_bytes());
+    let mut scratch = Scratch::default();
     for row in 0..layout.rows() {
         let cell = layout.cell(row);
         let cells = shards.map(|shard| shard.and_then(|bytes| bytes.get(cell.clone())));
-        chunk.extend_from_slice(&decode_row(layout, row, cells)?);
+        append_row(cells, chunk, &mut scratch)?;
     }
-    Ok(chunk)
+    chunk.truncate(layout.chunk_bytes());
+    Ok(())
 }
 
 /// The bytes of the chunk in one row, from any three cells of it.
@@ -116,23 +178,36 @@ pub fn decode_row(
     cells: [Option<&[u8]>; SHARDS],
 ) -> Result<Vec<u8>, ErasureError> {
     let cells = check(layout.cell(row).len(), cells)?;
-    let bytes = layout.row(row).len();
-    let mut data: Vec<u8> = Vec::with_capacity(DATA_SHARDS * layout.cell(row).len());
-    match cells {
-        [Some(first), Some(second), Some(third), ..] => [first, second, third]
-            .iter()
-            .for_each(|cell| data.extend_from_slice(cell)),
-        _ => {
-            let whole = reconstruct(layout, cells, true)?;
-            whole
-                .iter()
-                .take(DATA_SHARDS)
-                .flatten()
-                .for_each(|cell| data.extend_from_slice(cell));
-        }
+    let mut bytes = Vec::with_capacity(DATA_SHARDS * layout.cell(row).len());
+    append_row(cells, &mut bytes, &mut Scratch::default())?;
+    bytes.truncate(layout.row(row).len());
+    Ok(bytes)
+}
+
+/// Room for a cell of each parity shard.
+type Scratch = [Vec<u8>; PARITY_SHARDS];
+
+/// The data cells of a row, one behind the other. Those that are missing are computed where they belong.
+fn append_row(
+    cells: [Option<&[u8]>; SHARDS],
+    out: &mut Vec<u8>,
+    scratch: &mut Scratch,
+) -> Result<(), ErasureError> {
+    let start = out.len();
+    let cell_bytes = cells.iter().flatten().next().map_or(0, |cell| cell.len());
+    for (cell, end) in cells.iter().take(DATA_SHARDS).zip(1..) {
+        out.extend_from_slice(cell.unwrap_or_default());
+        out.resize(start + end * cell_bytes, 0);
     }
-    data.truncate(bytes);
-    Ok(data)
+    if cells.iter().take(DATA_SHARDS).all(Option::is_some) || cell_bytes == 0 {
+        return Ok(());
+    }
+    let row = out.get_mut(start..).unwrap_or_default();
+    let mut data: [&mut [u8]; DATA_SHARDS] = Default::default();
+    for (cell, bytes) in data.iter_mut().zip(row.chunks_exact_mut(cell_bytes)) {
+        *cell = bytes;
+    }
+    reconstruct(data, cells, scratch)
 }
 
 /// One lost shard, data or parity, from any three others.
@@ -152,25 +227,66 @@ pub fn rebuild(
         *slot = None;
     }
     let shards = check(layout.shard_bytes(), shards)?;
-    let mut whole = reconstruct(layout, shards, wanted < DATA_SHARDS)?;
-    whole
-        .get_mut(wanted)
-        .and_then(Option::take)
-        .ok_or(ErasureError::NoSuchShard(wanted))
+    let (mut rebuilt, mut row_bytes, mut scratch) = (Vec::new(), Vec::new(), Scratch::default());
+    rebuilt.reserve_exact(layout.shard_bytes());
+    for row in 0..layout.rows() {
+        let cell = layout.cell(row);
+        let cells = shards.map(|shard| shard.and_then(|bytes| bytes.get(cell.clone())));
+        row_bytes.clear();
+        append_row(cells, &mut row_bytes, &mut scratch)?;
+        if wanted < DATA_SHARDS {
+            let at = wanted * cell.len();
+            rebuilt.extend_from_slice(row_bytes.get(at..at + cell.len()).unwrap_or_default());
+        } else {
+            parity_cells(layout, &row_bytes, &mut scratch)?;
+            rebuilt.extend_from_slice(scratch.get(wanted - DATA_SHARDS).map_or(&[][..], |cell| cell));
+        }
+    }
+    Ok(rebuilt)
 }
 
+/// The parity cells of a whole row.
+fn parity_cells(layout: Layout, row_bytes: &[u8], scratch: &mut Scratch) -> Result<(), ErasureError> {
+    let cell_bytes = row_bytes.len() / DATA_SHARDS;
+    let at = |shard: usize| row_bytes.get(shard * cell_bytes..(shard + 1) * cell_bytes);
+    let data: [&[u8]; DATA_SHARDS] = std::array::from_fn(|shard| at(shard).unwrap_or_default());
+    for cell in scratch.iter_mut() {
+        cell.resize(cell_bytes, 0);
+    }
+    let parity = scratch.each_mut().map(Vec::as_mut_slice);
+    encode_cells(code()?, data, parity).map_err(|_| lengths_differ(layout))
+}
+
+/// Fills in the data cells that `cells` lacks; the others are in `data` already.
 fn reconstruct(
-    layout: Layout,
-    pieces: [Option<&[u8]>; SHARDS],
-    data_only: bool,
-) -> Result<[Option<Vec<u8>>; SHARDS], ErasureError> {
-    let mut whole = pieces.map(|piece| piece.map(<[u8]>::to_vec));
-    let done = if data_only {
-        code()?.reconstruct_data(&mut whole)
-    } else {
-        code()?.reconstruct(&mut whole)
-    };
-    done.map_err(|_| lengths_differ(layout)).map(|()| whole)
+    mut data: [&mut [u8]; DATA_SHARDS],
+    cells: [Option<&[u8]>; SHARDS],
+    scratch: &mut Scratch,
+) -> Result<(), ErasureError> {
+    let code = code()?;
+    let [first, second, third, parity @ ..] = cells;
+    let is_there = [first, second, third].map(|cell| cell.is_some());
+    for (copy, cell) in scratch.iter_mut().zip(parity) {
+        copy.clear();
+        copy.extend_from_slice(cell.unwrap_or_default());
+    }
+    let cell_bytes = data[0].len();
+    for block in blocks(cell_bytes) {
+        let mut pieces: Vec<(&mut [u8], bool)> = Vec::with_capacity(SHARDS);
+        for (cell, is_there) in data.iter_mut().zip(is_there) {
+            pieces.push((cell.get_mut(block.clone()).unwrap_or_default(), is_there));
+        }
+        for (copy, cell) in scratch.iter_mut().zip(parity) {
+            pieces.push((copy.get_mut(block.clone()).unwrap_or_default(), cell.is_some()));
+        }
+        code.reconstruct_data(&mut pieces)
+            .map_err(|_| ErasureError::WrongLength {
+                shard: 0,
+                actual: 0,
+                expected: cell_bytes,
+            })?;
+    }
+    Ok(())
 }
 
 /// Three pieces at least, all of one length.
