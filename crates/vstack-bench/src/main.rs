@@ -7,6 +7,7 @@
 
 mod client;
 mod consensus;
+mod erasure;
 mod http;
 mod load;
 mod machine;
@@ -16,6 +17,7 @@ mod process;
 mod repair;
 mod report;
 mod store;
+mod zipf;
 
 use std::process::ExitCode;
 
@@ -38,6 +40,10 @@ enum Bench {
     Consensus(consensus::Options),
     /// How fast a lost node is made good, and what viewers notice.
     Repair(repair::Options),
+    /// Coding of shards beside ISA-L and memcpy.
+    Erasure(erasure::Options),
+    /// A library that is watched by Zipf's law: what ends as copies, what as shards, and what that saves.
+    Zipf(zipf::Options),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +52,8 @@ fn main() -> ExitCode {
         Bench::Store(options) => store::run(&options),
         Bench::Consensus(options) => consensus::run(&options),
         Bench::Repair(options) => repair::run(&options),
+        Bench::Erasure(options) => erasure::run(&options),
+        Bench::Zipf(options) => zipf::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

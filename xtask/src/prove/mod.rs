@@ -31,6 +31,7 @@ cargo xtask prove NAME [--seed N] [--count N] [--json]
                 --page: write the page again from the last run)
   chaos         real nodes killed, cut off and lying at random while people watch (count: videos played, 10)
   model         every state of small clusters that run ChunkPaxos, and every mutant (--big: hours; --list; NAME...)
+  zipf          200 videos watched by Zipf's law on five nodes: what ends as copies, what as shards (--videos N, --days N)
   all           all of them
 ";
 /// What the binary ends with where the machine cannot do a run.
@@ -48,6 +49,7 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
         "fuzz" => fuzz::run(&project, number(rest, "--count")?, number(rest, "--seed")?)?,
         "mutants" => mutants::run(&project, rest)?,
         "promise" => promise::run(&project, rest)?,
+        "zipf" => return crate::bench::run(words),
         "all" => all(&project, rest)?,
         "model" => model(&project, rest)?,
         "chaos" => chaos(&project, rest)?,
