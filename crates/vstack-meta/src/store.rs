@@ -359,7 +359,11 @@ impl MetaStore for SqliteMetaStore {
 
     async fn backup(&self, target: PathBuf) -> Result<BackupFacts, MetaError> {
         let path = self.readers.path.clone();
-        let copied = tokio::task::spawn_blocking(move || backup::backup(&path, &target)).await;
+        let copy = move || backup::backup(&path, &target);
+        if matches!(self.writer, Writer::Caller(_)) {
+            return copy();
+        }
+        let copied = tokio::task::spawn_blocking(copy).await;
         copied.unwrap_or_else(|error| {
             Err(MetaError::Database {
                 reason: error.to_string(),

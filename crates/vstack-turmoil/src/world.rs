@@ -20,7 +20,7 @@ use crate::wire::Machine;
 use crate::work;
 
 /// Messages arrive at these steps. Shorter ones cost more steps and find no more.
-const TICK: Duration = Duration::from_millis(20);
+const TICK: Duration = Duration::from_millis(40);
 /// From calm to rest: the longest lease twice, and repair, conversion and heartbeats on top.
 const REST_WITHIN: Duration = Duration::from_secs(300);
 /// A machine that is to lose its power in the middle of a write does so at the latest after this.
