@@ -1,4 +1,4 @@
-//! A transport that makes receipts up: the seeded bug "a node that did not answer is counted as one that stored it".
+//! A transport that makes receipts up: the seeded bug "a node that was never asked is counted as one that stored it".
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,14 +32,14 @@ impl Forging {
         }
     }
 
-    fn forged(&self, put: &Put, error: TransportError) -> Result<Response, TransportError> {
+    /// Of a node that is known, for every second chunk.
+    fn forged(&self, put: &Put) -> Option<Response> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(&(node, incarnation)) = known.get(&put.host) else {
-            return Err(error);
-        };
-        let Some(target) = put.grant.target_on(node) else {
-            return Err(error);
-        };
+        let &(node, incarnation) = known.get(&put.host)?;
+        let target = put.grant.target_on(node)?;
+        if put.digest.sha256.0[0].is_multiple_of(2) {
+            return None;
+        }
         let (chunk, ballot) = (target.object(put.grant.chunk_id), put.grant.ballot);
         let receipt = Receipt::signed(
             &self.key.receipt_key(node),
@@ -56,7 +56,7 @@ impl Forging {
             status: PutStatus::Stored,
             receipt: Some(receipt),
         };
-        Ok(whole(put.url.clone(), 201, &answer))
+        Some(whole(put.url.clone(), 201, &answer))
     }
 }
 
@@ -90,10 +90,10 @@ impl Transport for Forging {
         let Some(put) = Put::of(&request) else {
             return self.inner.send(request).await;
         };
-        let answer = match self.inner.send(request).await {
-            Ok(answer) => answer,
-            Err(error) => return self.forged(&put, error),
-        };
+        if let Some(forged) = self.forged(&put) {
+            return Ok(forged);
+        }
+        let answer = self.inner.send(request).await?;
         let (url, status, headers) = (answer.url.clone(), answer.status, answer.headers.clone());
         let bytes = answer.bytes(1 << 20).await?;
         if let Ok(PutAnswer {

@@ -21,7 +21,7 @@ struct Arguments {
     /// Print every event.
     #[arg(long)]
     trace: bool,
-    /// Put a bug in: nothing-is-synced, silent-nodes-count, catalogue-forgets.
+    /// Put a bug in: nothing-is-synced, unasked-nodes-count, catalogue-forgets.
     #[arg(long, value_parser = |name: &str| Mutant::named(name).ok_or("there is no such mutant"))]
     mutant: Option<Mutant>,
     /// Go on after a seed that breaks a rule.

@@ -6,8 +6,8 @@ use std::fmt;
 pub enum Mutant {
     /// A node gives receipts for bytes that it has not synced.
     NothingIsSynced,
-    /// Proposers count a node that did not answer as one that has stored the part.
-    SilentNodesCount,
+    /// Proposers count nodes that they never asked: COMMIT gets receipts that nobody gave.
+    UnaskedNodesCount,
     /// The catalogue answers before its transactions are durable: the last of them go with its process.
     CatalogueForgets,
 }
@@ -15,7 +15,7 @@ pub enum Mutant {
 impl Mutant {
     pub const ALL: [Self; 3] = [
         Self::NothingIsSynced,
-        Self::SilentNodesCount,
+        Self::UnaskedNodesCount,
         Self::CatalogueForgets,
     ];
 
@@ -23,7 +23,7 @@ impl Mutant {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NothingIsSynced => "nothing-is-synced",
-            Self::SilentNodesCount => "silent-nodes-count",
+            Self::UnaskedNodesCount => "unasked-nodes-count",
             Self::CatalogueForgets => "catalogue-forgets",
         }
     }

@@ -152,7 +152,7 @@ impl Shared {
         let number = self.seed ^ (u64::from(machine.number()) << 32) ^ (life << 40);
         Platform {
             transport: match self.mutant {
-                Some(Mutant::SilentNodesCount) => Arc::new(Forging::new(transport, Self::key())),
+                Some(Mutant::UnaskedNodesCount) => Arc::new(Forging::new(transport, Self::key())),
                 _ => transport,
             },
             chance: Chance::of_seed(number),

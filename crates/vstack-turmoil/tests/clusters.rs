@@ -85,8 +85,8 @@ fn a_receipt_for_what_was_not_synced_is_found() {
 }
 
 #[test]
-fn a_silent_node_that_is_counted_is_found() {
-    check_that_it_is_found(Mutant::SilentNodesCount);
+fn a_receipt_that_nobody_gave_is_found() {
+    check_that_it_is_found(Mutant::UnaskedNodesCount);
 }
 
 #[test]
