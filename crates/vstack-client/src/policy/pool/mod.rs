@@ -498,10 +498,10 @@ impl Pool {
         }
     }
 
-    /// While playback waits, or soon will: the chunk at the playhead, and the block before which what it needs next ends.
+    /// While playback waits: the chunk that it waits for, and the block before which its start gate lies.
     fn gate(&self) -> Option<(usize, u32)> {
         let first = self.first();
-        let chunk = self.chunks.get(first).filter(|_| self.panics())?;
+        let chunk = self.chunks.get(first).filter(|_| self.starved)?;
         let bytes = self.played_bytes(chunk) + self.config.prefix_bytes as f64;
         let row = f64::from(chunk.spec.shape.needed) * super::BLOCK_BYTES as f64;
         Some((first, schedule::whole((bytes / row).ceil())))
