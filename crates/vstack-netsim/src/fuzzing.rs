@@ -95,7 +95,7 @@ impl Facts {
             1 => Fact::Seek(at),
             2 => Fact::Wanted { seq },
             3 => Fact::Unwanted { seq },
-            4 => Fact::Starved(more % 2 == 0),
+            4 => Fact::Starved(more.is_multiple_of(2)),
             5 => Fact::FirstByte { attempt },
             6 => Fact::Progress {
                 attempt,
@@ -114,7 +114,7 @@ impl Facts {
                 bytes: 65_536,
                 elapsed: Micros(u64::from(more) + 1),
             },
-            11 if more % 3 == 0 => Fact::Failed {
+            11 if more.is_multiple_of(3) => Fact::Failed {
                 attempt,
                 failure: Failure::NotFound,
             },
@@ -124,7 +124,7 @@ impl Facts {
             },
             12 => Fact::Finished {
                 seq,
-                right: more % 4 != 0,
+                right: !more.is_multiple_of(4),
             },
             _ => Fact::Tick,
         };

@@ -1,6 +1,9 @@
 //! The run itself: one heap of events, one clock, one generator.
 
-use std::cmp::Ordering;
+mod ambush;
+mod faults;
+mod queue;
+
 use std::collections::{BTreeSet, BinaryHeap};
 
 use vstack_core::ballot::Ballot;
@@ -22,48 +25,11 @@ use super::random::{Fingerprint, Random};
 
 use ambush::Siege;
 pub(super) use ambush::SiegeStep;
+use queue::{Entry, Event};
 
 /// All work must end so long after the last fault: several leases, back-offs and rounds of repair.
 const ENDS_WITHIN_MS: u64 = 240_000;
 const CHECK_MS: u64 = 2_000;
-
-#[derive(Debug)]
-struct Entry {
-    at_ms: u64,
-    number: u64,
-    event: Event,
-}
-
-#[derive(Debug)]
-enum Event {
-    Deliver {
-        from: Address,
-        to: Address,
-        message: Box<Message>,
-    },
-    Timer(Timer),
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    /// The earliest is the greatest: a heap gives its greatest first.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at_ms, other.number).cmp(&(self.at_ms, self.number))
-    }
-}
 
 #[derive(Debug, Clone, Copy)]
 enum Work {
@@ -598,8 +564,3 @@ impl World {
         self.oracle.finish(&sight, &wanted_gone);
     }
 }
-
-#[path = "ambush.rs"]
-mod ambush;
-#[path = "faults.rs"]
-mod faults;
