@@ -11,7 +11,7 @@ use vstack_core::id::{ChunkId, NodeId, VideoId};
 use vstack_core::manifest::{ManifestChunk, Redundancy};
 use vstack_core::paxos::DeleteOrder;
 
-use super::cluster::{Cluster, key, until};
+use super::cluster::{Cluster, code, key, until};
 use crate::gateway::{self, GatewayConfig};
 use crate::metadata::{RedundancySettings, check};
 
@@ -87,6 +87,11 @@ async fn a_video_becomes_five_shards_and_any_two_nodes_may_go() {
         let answer = cluster.http.get(url).send().await.unwrap();
         assert_eq!(answer.text().await.unwrap(), chunk.chunk_id.to_string());
     }
+    // With a third one gone there is a clear refusal, and no bytes.
+    cluster.nodes.remove(1).stop().await;
+    let url = format!("{}/chunk/{}", gateway.url, manifest.chunks[0].chunk_id);
+    let answer = cluster.http.get(url).send().await.unwrap();
+    assert_eq!(code(answer).await, ErrorCode::Unavailable);
     gateway.stop().await;
     let folder = cluster.stop().await;
     assert_eq!(check(&folder.path().join("metadata")).unwrap(), []);
