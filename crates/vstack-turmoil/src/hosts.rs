@@ -84,7 +84,7 @@ pub(crate) async fn catalogue(shared: Arc<Shared>) -> turmoil::Result {
         redundancy: RedundancySettings {
             repair: repair::Settings {
                 grace_ms: REPAIR_GRACE_MS,
-                ..repair::Settings::default()..repair::Settings::default()
+                ..repair::Settings::default()
             },
             ..RedundancySettings::default()
         },
