@@ -1,6 +1,8 @@
 //! `vstack emulate` as its users meet it: a file with a script, orders by the command line, and refusals of what makes no
 //! sense.
 
+#![allow(clippy::panic, reason = "a helper that fails is a test that fails")]
+
 mod common;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -327,7 +327,7 @@ async fn what_a_plain_reader_finds_damaged_is_healed_though_it_does_not_complain
     assert!(rot(&folder, chunk.to_string().as_bytes()) > 0);
     let url = format!("{}/chunk/{chunk}", cluster.nodes[victim].url);
     let answer = cluster.http.get(url).send().await.unwrap();
-    assert_eq!(super::cluster::code(answer).await, ErrorCode::ChunkCorrupt);
+    assert_eq!(code(answer).await, ErrorCode::ChunkCorrupt);
     check_healed_at_once(&cluster, chunk, std::time::Instant::now()).await;
     cluster.stop().await;
 }
@@ -403,7 +403,7 @@ async fn what_nobody_holds_any_more_is_named_by_video_and_seconds() {
         assert!(rot(&folder, chunk.to_string().as_bytes()) > 0);
         let url = format!("{}/chunk/{chunk}", cluster.nodes[number].url);
         let answer = cluster.http.get(url).send().await.unwrap();
-        assert_eq!(super::cluster::code(answer).await, ErrorCode::ChunkCorrupt);
+        assert_eq!(code(answer).await, ErrorCode::ChunkCorrupt);
     }
     until("the loss is told", async || {
         !cluster
