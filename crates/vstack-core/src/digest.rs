@@ -10,6 +10,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::hex;
+
 /// Bytes of one leaf; the last leaf of a chunk may be shorter.
 pub const LEAF_BYTES: usize = 64 * 1024;
 
@@ -29,6 +31,14 @@ impl Sha256Digest {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// The hex digits, written into `room`.
+    fn hex<'a>(&self, room: &'a mut [u8; 64]) -> &'a str {
+        for (digits, byte) in room.chunks_exact_mut(2).zip(self.0) {
+            digits.copy_from_slice(&hex::digits(byte));
+        }
+        std::str::from_utf8(room).expect("hex digits are ASCII")
+    }
+
     /// The manifest's form, `sha256:` and hex.
     #[must_use]
     pub fn prefixed(&self) -> String {
@@ -38,7 +48,7 @@ impl Sha256Digest {
 
 impl fmt::Display for Sha256Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(self.hex(&mut [0; 64]))
     }
 }
 
@@ -58,24 +68,16 @@ impl FromStr for Sha256Digest {
         }
         let mut bytes = [0; 32];
         for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
-            *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
+            let digit = |digit| hex::value(digit).ok_or(ParseDigestError);
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
         }
         Ok(Self(bytes))
     }
 }
 
-const fn hex_digit(digit: u8) -> Result<u8, ParseDigestError> {
-    match digit {
-        b'0'..=b'9' => Ok(digit - b'0'),
-        b'a'..=b'f' => Ok(digit - b'a' + 10),
-        b'A'..=b'F' => Ok(digit - b'A' + 10),
-        _ => Err(ParseDigestError),
-    }
-}
-
 impl Serialize for Sha256Digest {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.hex(&mut [0; 64]))
     }
 }
 

@@ -8,6 +8,7 @@ pub mod cost;
 pub mod digest;
 pub mod durability;
 pub mod forecast;
+mod hex;
 pub mod id;
 pub mod keys;
 pub mod limits;

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{DeleteOrder, Grant};
+use crate::hex;
 
 /// A header that is no token of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -44,19 +45,10 @@ impl DeleteOrder {
 
 fn encode(value: &impl Serialize) -> String {
     let json = serde_json::to_vec(value).expect("plain structs with string keys always serialize");
-    json.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&json)
 }
 
 fn decode<T: DeserializeOwned>(text: &str) -> Result<T, BadToken> {
-    let digit = |byte: u8| {
-        char::from(byte)
-            .to_digit(16)
-            .and_then(|value| u8::try_from(value).ok())
-    };
-    let bytes: Option<Vec<u8>> = text
-        .as_bytes()
-        .chunks(2)
-        .map(|pair| Some(digit(pair[0])? << 4 | digit(*pair.get(1)?)?))
-        .collect();
-    serde_json::from_slice(&bytes.ok_or(BadToken)?).map_err(|_| BadToken)
+    let json = hex::decode(text).ok_or(BadToken)?;
+    serde_json::from_slice(&json).map_err(|_| BadToken)
 }
