@@ -1,18 +1,22 @@
 //! The one thread that writes.
 //!
-//! It takes the first waiting job and all that wait behind it, up to 256 commands, runs each command in a savepoint of
-//! one transaction, commits, and only then answers. While one transaction is being synced the next jobs gather, so the
-//! group grows with the load by itself and a lone caller never waits for company.
+//! It takes the first waiting job and all that wait behind it, up to 256 commands, runs them in one transaction, commits,
+//! and only then answers. While one transaction is being synced the next jobs gather, so the group grows with the load by
+//! itself and a lone caller never waits for company.
+//!
+//! A refused command changes nothing. Almost every refusal comes before its command's first write; only where one does
+//! not, the group is rolled back and run again with a savepoint around each command. Commands bring their time and random
+//! ids along, so the second run decides as the first.
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
-use crate::apply;
+use crate::apply::{self, memory::Memory};
 use crate::command::{Cmd, Reply};
 use crate::error::MetaError;
 
@@ -29,6 +33,13 @@ pub(crate) struct Job {
     answer: oneshot::Sender<Answers>,
 }
 
+/// The connection that writes, and what it knows by heart.
+#[derive(Debug)]
+pub(crate) struct Hand {
+    connection: Connection,
+    memory: Memory,
+}
+
 /// The way to the connection that writes.
 #[derive(Debug)]
 pub(crate) enum Writer {
@@ -38,7 +49,7 @@ pub(crate) enum Writer {
         thread: Option<JoinHandle<()>>,
     },
     /// Whoever has a command runs it himself: for simulations, in which nothing may happen beside the one thread.
-    Caller(Mutex<Connection>),
+    Caller(Mutex<Hand>),
 }
 
 impl Writer {
@@ -46,7 +57,7 @@ impl Writer {
         let (jobs, queue) = sync_channel(QUEUED_JOBS);
         let thread = std::thread::Builder::new()
             .name("catalogue-writer".into())
-            .spawn(move || run(connection, &queue))
+            .spawn(move || run(Hand::new(connection), &queue))
             .map_err(|error| MetaError::Database {
                 reason: error.to_string(),
             })?;
@@ -56,8 +67,8 @@ impl Writer {
         })
     }
 
-    pub(crate) const fn on_caller(connection: Connection) -> Self {
-        Self::Caller(Mutex::new(connection))
+    pub(crate) fn on_caller(connection: Connection) -> Self {
+        Self::Caller(Mutex::new(Hand::new(connection)))
     }
 
     /// Queues commands that are answered together. The answer comes when they are durable.
@@ -69,9 +80,9 @@ impl Writer {
                 Ok(()) => Ok(answered),
                 Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(MetaError::Busy),
             },
-            Self::Caller(connection) => {
-                let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-                answer_group(&mut connection, vec![job]);
+            Self::Caller(hand) => {
+                let mut hand = hand.lock().unwrap_or_else(PoisonError::into_inner);
+                hand.answer(vec![job]);
                 Ok(answered)
             }
         }
@@ -92,21 +103,28 @@ impl Drop for Writer {
     }
 }
 
-fn run(mut connection: Connection, queue: &Receiver<Job>) {
+fn run(mut hand: Hand, queue: &Receiver<Job>) {
     while let Ok(first) = queue.recv() {
-        answer_group(&mut connection, gather(first, queue));
+        hand.answer(gather(first, queue));
     }
-    let folded = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    let folded = hand.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     if let Err(error) = folded {
         warn!(%error, "the log was not folded into the catalogue; the next start does it");
     }
 }
 
-fn answer_group(connection: &mut Connection, group: Vec<Job>) {
-    let answers = transact(connection, &group);
-    for (job, answers) in group.into_iter().zip(answers) {
-        // A caller that went away does not need its answer.
-        drop(job.answer.send(answers));
+impl Hand {
+    fn new(connection: Connection) -> Self {
+        let memory = Memory::default();
+        Self { connection, memory }
+    }
+
+    fn answer(&mut self, group: Vec<Job>) {
+        let answers = transact(&mut self.connection, &group, &mut self.memory);
+        for (job, answers) in group.into_iter().zip(answers) {
+            // A caller that went away does not need its answer.
+            drop(job.answer.send(answers));
+        }
     }
 }
 
@@ -123,36 +141,73 @@ fn gather(first: Job, queue: &Receiver<Job>) -> Vec<Job> {
 }
 
 /// Either everything that succeeded is durable, or every command of the group has failed.
-fn transact(connection: &mut Connection, group: &[Job]) -> Vec<Answers> {
-    try_transact(connection, group).unwrap_or_else(|error| {
-        warn!(%error, jobs = group.len(), "a transaction of the catalogue failed");
-        let failed = |job: &Job| vec![Err(error.clone()); job.commands.len()];
-        group.iter().map(failed).collect()
-    })
+fn transact(connection: &mut Connection, group: &[Job], memory: &mut Memory) -> Vec<Answers> {
+    let answers = try_transact(connection, group, memory, Undo::Group).and_then(|answers| match answers {
+        Some(answers) => Ok(Some(answers)),
+        None => {
+            memory.forget();
+            try_transact(connection, group, memory, Undo::Command)
+        }
+    });
+    let error = match answers {
+        Ok(Some(answers)) => return answers,
+        Ok(None) => MetaError::Busy,
+        Err(error) => error,
+    };
+    memory.forget();
+    warn!(%error, jobs = group.len(), "a transaction of the catalogue failed");
+    let failed = |job: &Job| vec![Err(error.clone()); job.commands.len()];
+    group.iter().map(failed).collect()
 }
 
-fn try_transact(connection: &mut Connection, group: &[Job]) -> Result<Vec<Answers>, MetaError> {
+/// How what a refused command wrote is undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Undo {
+    /// With everything else.
+    Group,
+    /// Alone.
+    Command,
+}
+
+/// `None` if a refused command has written, and that cannot be undone alone: nothing is changed then.
+fn try_transact(
+    connection: &mut Connection,
+    group: &[Job],
+    memory: &mut Memory,
+    undo: Undo,
+) -> Result<Option<Vec<Answers>>, MetaError> {
     let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut answers = Vec::with_capacity(group.len());
     for job in group {
         let mut replies = Vec::with_capacity(job.commands.len());
         for command in &job.commands {
-            let savepoint = transaction.savepoint()?;
-            match apply::apply(&savepoint, command) {
-                Ok(reply) => {
-                    savepoint.commit()?;
-                    replies.push(Ok(reply));
-                }
+            memory.make_way(&transaction, command)?;
+            let changes = transaction.total_changes();
+            let reply = match undo {
+                Undo::Group => apply::apply(&transaction, command, memory),
+                Undo::Command => apply_alone(&mut transaction, command, memory),
+            };
+            match &reply {
                 // The disk's failures are everybody's: SQLite may have rolled back more than this command.
-                Err(error) if error.fails_all() => return Err(error),
-                Err(refusal) => {
-                    savepoint.finish()?;
-                    replies.push(Err(refusal));
-                }
+                Err(error) if error.fails_all() => return Err(error.clone()),
+                Err(_) if undo == Undo::Group && transaction.total_changes() != changes => return Ok(None),
+                _ => replies.push(reply),
             }
         }
         answers.push(replies);
     }
+    memory.write_down(&transaction)?;
     transaction.commit()?;
-    Ok(answers)
+    Ok(Some(answers))
+}
+
+fn apply_alone(
+    transaction: &mut Transaction<'_>,
+    command: &Cmd,
+    memory: &mut Memory,
+) -> Result<Reply, MetaError> {
+    let savepoint = transaction.savepoint()?;
+    let reply = apply::apply(&savepoint, command, memory)?;
+    savepoint.commit()?;
+    Ok(reply)
 }

@@ -1,5 +1,6 @@
 //! OPEN and COMMIT: one row in, one row out, and the projections beside it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, params};
@@ -8,38 +9,40 @@ use vstack_core::id::{ChunkId, ChunkKind, Incarnation, NodeId, SHARD_COUNT};
 use vstack_core::limits::{COLLECT_GRACE_MS, OPEN_LEASE_MS, REPLICA_COUNT};
 use vstack_core::manifest::{MediaFacts, VideoStatus};
 use vstack_core::paxos::OpenKind;
-use vstack_core::paxos::master::{self, Garbage, OpenRequest, Registry};
+use vstack_core::paxos::master::{self, Garbage, OpenRequest, Registry, Row};
 use vstack_core::placement::{Part, Placement, Scheme};
 use vstack_core::time::UnixMillis;
 
-use super::videos::mark_unsaved;
-use super::{granting_generation, knowledge};
+use super::memory::Memory;
 use crate::codec::{RowSum, ballot_column, json_column, signed, word};
 use crate::command::{CommitChunk, CommittedChunk, OpenParts, OpenedChunk};
 use crate::error::MetaError;
 use crate::read::chunks::{find_chunk, media_facts};
-use crate::read::nodes::find_node;
-use crate::read::videos::{VideoRecord, find_video};
 use crate::rows;
 
-pub(super) fn open(connection: &Connection, command: &OpenParts) -> Result<OpenedChunk, MetaError> {
-    let video = video_of(connection, command.chunk)?;
+pub(super) fn open(
+    connection: &Connection,
+    command: &OpenParts,
+    memory: &mut Memory,
+) -> Result<OpenedChunk, MetaError> {
+    let status = memory.status(connection, command.chunk.video())?;
     let row = rows::read_row(connection, command.chunk)?;
     // Who asks for a chunk that is decided is told so, also when the video is complete: another uploader of the same
     // file may have been first.
     if command.kind == OpenKind::Upload && row.accepted.is_none() {
-        check_takes_chunks(&video, command.chunk)?;
+        check_takes_chunks(status, command.chunk)?;
     }
+    let (generation, knowledge) = memory.granting(connection)?;
     let request = OpenRequest {
         kind: command.kind,
         owner: command.owner.clone(),
         expect_epoch: command.expect_epoch,
         nodes: command.targets.clone(),
         min_ack: command.min_ack,
-        generation: granting_generation(connection)?,
+        generation,
         now: command.now,
         lease_ms: OPEN_LEASE_MS,
-        knowledge: knowledge(connection)?,
+        knowledge,
     };
     let opened = master::open(command.chunk, &row, &request)?;
     rows::write_row(connection, command.chunk, row.promised, &opened.row)?;
@@ -54,57 +57,47 @@ pub(super) fn open(connection: &Connection, command: &OpenParts) -> Result<Opene
     })
 }
 
-fn video_of(connection: &Connection, chunk: ChunkId) -> Result<VideoRecord, MetaError> {
-    let video = chunk.video();
-    match find_video(connection, video)? {
-        Some(record) if record.status != VideoStatus::Deleted => Ok(record),
-        _ => Err(MetaError::VideoNotFound { video }),
-    }
-}
-
 /// Posters, storyboards and subtitles may join later; what is played may not change once the video is active.
-fn check_takes_chunks(video: &VideoRecord, chunk: ChunkId) -> Result<(), MetaError> {
+fn check_takes_chunks(status: VideoStatus, chunk: ChunkId) -> Result<(), MetaError> {
     let played = matches!(chunk.kind(), ChunkKind::Init | ChunkKind::Media);
-    if played && video.status != VideoStatus::Uploading {
-        return Err(MetaError::VideoState {
-            video: video.video,
-            status: video.status,
-        });
+    let video = chunk.video();
+    match played && status != VideoStatus::Uploading {
+        true => Err(MetaError::VideoState { video, status }),
+        false => Ok(()),
     }
-    Ok(())
 }
 
-pub(super) fn commit(connection: &Connection, command: &CommitChunk) -> Result<CommittedChunk, MetaError> {
+pub(super) fn commit(
+    connection: &Connection,
+    command: &CommitChunk,
+    memory: &mut Memory,
+) -> Result<CommittedChunk, MetaError> {
     let chunk = command.chunk;
     let row = rows::read_row(connection, chunk)?;
-    let known = Known::of(connection, command)?;
-    let decided = master::commit(
-        chunk,
-        &row,
-        command.ballot,
-        &command.value,
-        &command.witnesses,
-        &known,
-    )?;
+    let known = Known::of(connection, command, &row, memory)?;
+    let (ballot, value) = (command.ballot, &command.value);
+    let decided = master::commit(chunk, &row, ballot, value, &command.witnesses, &known)?;
     if !decided.replayed {
-        let video = video_of(connection, chunk)?;
-        if row
-            .open
-            .as_ref()
-            .is_some_and(|open| open.kind == OpenKind::Upload)
-        {
-            check_takes_chunks(&video, chunk)?;
+        let status = memory.status(connection, chunk.video())?;
+        let kind = row.open.as_ref().map(|open| open.kind);
+        if kind == Some(OpenKind::Upload) {
+            check_takes_chunks(status, chunk)?;
         }
         rows::write_row(connection, chunk, row.promised, &decided.row)?;
         match decided.accepted.value.placement() {
             Some(placement) => {
-                let is_live = |part: &Part| !(&known).is_lost(part);
-                let media = command.media.as_ref();
-                project(connection, (chunk, placement), media, command.now, is_live)?;
+                let projection = Projection {
+                    chunk,
+                    placement,
+                    media: command.media.as_ref(),
+                    now: command.now,
+                    is_first: row.accepted.is_none(),
+                };
+                projection.write(connection, |part| !(&known).is_lost(part))?;
             }
             None => rows::drop_projection(connection, chunk)?,
         }
-        mark_unsaved(connection, chunk)?;
+        memory.mark_unsaved(chunk);
         let plain = command.plain_nodes.iter().map(|&node| Garbage {
             node,
             object: chunk,
@@ -129,14 +122,22 @@ struct Known {
 }
 
 impl Known {
-    fn of(connection: &Connection, command: &CommitChunk) -> Result<Self, MetaError> {
-        let receipts = command.witnesses.iter().map(|witness| witness.receipt());
-        let nodes: BTreeSet<_> = receipts.map(|receipt| receipt.node).collect();
+    fn of(
+        connection: &Connection,
+        command: &CommitChunk,
+        row: &Row,
+        memory: &mut Memory,
+    ) -> Result<Self, MetaError> {
         let mut live = BTreeMap::new();
-        for node in nodes {
-            live.extend(find_node(connection, node)?.map(|record| (node, record.incarnation)));
+        for witness in &command.witnesses {
+            let node = witness.receipt().node;
+            live.extend(memory.life(connection, node)?.map(|life| (node, life)));
         }
-        let lost = failed_parts(connection, command.chunk)?;
+        // Parts are lost after they were placed.
+        let lost = match row.accepted {
+            Some(_) => failed_parts(connection, command.chunk)?,
+            None => BTreeSet::new(),
+        };
         Ok(Self { live, lost })
     }
 }
@@ -151,43 +152,61 @@ impl Registry for &Known {
     }
 }
 
-/// Rewrites what queries see of a decided placement. Facts that `media` does not bring stay as they are.
-pub(super) fn project(
-    connection: &Connection,
-    (chunk, placement): (ChunkId, &Placement),
-    media: Option<&MediaFacts>,
-    now: UnixMillis,
-    is_live: impl Fn(&Part) -> bool,
-) -> Result<(), MetaError> {
-    let live = placement.parts.iter().filter(|part| is_live(part)).count();
-    let media = match media {
-        Some(facts) => facts.clone(),
-        None => find_chunk(connection, chunk)?
-            .map(|record| record.media)
-            .unwrap_or_default(),
-    };
-    let missing = wanted_parts(placement).saturating_sub(live);
-    write_chunk(connection, chunk, placement, missing, &media, now)?;
-    let mut insert = connection.prepare_cached(
-        "INSERT INTO chunk_replicas(chunk_id, node_url, status, ballot_number, shard_index, created_at)
-         VALUES (?1, (SELECT node_url FROM storage_nodes WHERE node_id = ?2), ?3, ?4, ?5, ?6)",
-    )?;
-    connection
-        .prepare_cached("DELETE FROM chunk_replicas WHERE chunk_id = ?1")?
-        .execute([chunk.to_string()])?;
-    for part in &placement.parts {
-        let status = if is_live(part) { "active" } else { "failed" };
-        insert.execute(params![
-            chunk.to_string(),
-            part.node.to_string(),
-            status,
-            ballot_column(part.object_ballot)?,
-            part.shard.map_or(rows::WHOLE, i64::from),
-            signed(now.0)?,
-        ])?;
+/// What queries see of a decided placement.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Projection<'a> {
+    pub(super) chunk: ChunkId,
+    pub(super) placement: &'a Placement,
+    /// What it does not bring stays as it is.
+    pub(super) media: Option<&'a MediaFacts>,
+    pub(super) now: UnixMillis,
+    /// Nothing was decided for this chunk before, so there is nothing to replace.
+    pub(super) is_first: bool,
+}
+
+impl Projection<'_> {
+    pub(super) fn write(
+        &self,
+        connection: &Connection,
+        is_live: impl Fn(&Part) -> bool,
+    ) -> Result<(), MetaError> {
+        let (chunk, parts) = (self.chunk, &self.placement.parts);
+        let live = parts.iter().filter(|part| is_live(part)).count();
+        let missing = wanted_parts(self.placement).saturating_sub(live);
+        let media = match self.media {
+            Some(facts) => Cow::Borrowed(facts),
+            None if self.is_first => Cow::Owned(MediaFacts::default()),
+            None => Cow::Owned(
+                find_chunk(connection, chunk)?
+                    .map(|record| record.media)
+                    .unwrap_or_default(),
+            ),
+        };
+        write_chunk(connection, chunk, self.placement, missing, &media, self.now)?;
+        let key = chunk.to_string();
+        if !self.is_first {
+            connection
+                .prepare_cached("DELETE FROM chunk_replicas WHERE chunk_id = ?1")?
+                .execute([&key])?;
+        }
+        let mut insert = connection.prepare_cached(
+            "INSERT INTO chunk_replicas(chunk_id, node_url, status, ballot_number, shard_index, created_at)
+             VALUES (?1, (SELECT node_url FROM storage_nodes WHERE node_id = ?2), ?3, ?4, ?5, ?6)",
+        )?;
+        for part in parts {
+            let status = if is_live(part) { "active" } else { "failed" };
+            insert.execute(params![
+                key,
+                part.node.to_string(),
+                status,
+                ballot_column(part.object_ballot)?,
+                part.shard.map_or(rows::WHOLE, i64::from),
+                signed(self.now.0)?,
+            ])?;
+        }
+        tracing::debug!(%chunk, parts = parts.len(), "placement recorded");
+        Ok(())
     }
-    tracing::debug!(%chunk, parts = placement.parts.len(), "placement recorded");
-    Ok(())
 }
 
 pub(crate) const fn wanted_parts(placement: &Placement) -> usize {

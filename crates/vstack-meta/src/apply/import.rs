@@ -11,7 +11,7 @@ use vstack_core::placement::Part;
 use vstack_core::popularity::Popularity;
 use vstack_core::time::UnixMillis;
 
-use super::chunks::project;
+use super::chunks::Projection;
 use super::nodes::expect_node;
 use super::videos::write;
 use crate::command::Imported;
@@ -94,13 +94,14 @@ fn import_chunk(
         }
     }
     let is_live = |part: &Part| !lost.contains(&part.node);
-    project(
-        connection,
-        (chunk, &placed.placement),
-        Some(&placed.media),
+    let projection = Projection {
+        chunk,
+        placement: &placed.placement,
+        media: Some(&placed.media),
         now,
-        is_live,
-    )?;
+        is_first: row.accepted.is_none(),
+    };
+    projection.write(connection, is_live)?;
     Ok(true)
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod chunks;
 mod import;
 mod lost;
+pub(crate) mod memory;
 pub(crate) mod nodes;
 mod redundancy;
 mod states;
@@ -15,10 +16,11 @@ use crate::codec::{Place, signed};
 use crate::command::{Behind, Cmd, Collectable, Reply};
 use crate::error::MetaError;
 use crate::rows;
+use memory::Memory;
 use vstack_core::paxos::master::{self, Garbage, Knowledge};
 
-/// Applies one command. The caller holds a savepoint around it and rolls back on an error.
-pub(crate) fn apply(connection: &Connection, command: &Cmd) -> Result<Reply, MetaError> {
+/// Applies one command. The caller has called [`Memory::make_way`], and undoes what a refused command has written.
+pub(crate) fn apply(connection: &Connection, command: &Cmd, memory: &mut Memory) -> Result<Reply, MetaError> {
     match command {
         Cmd::Heartbeat { report, now } => nodes::heartbeat(connection, report, *now).map(Reply::Heartbeat),
         Cmd::JudgeNodes { now } => nodes::judge(connection, *now).map(done),
@@ -35,11 +37,11 @@ pub(crate) fn apply(connection: &Connection, command: &Cmd) -> Result<Reply, Met
             };
             videos::create(connection, key.as_deref(), *video, &asked, *now).map(Reply::Created)
         }
-        Cmd::Open(open) => chunks::open(connection, &open.into()).map(Reply::Opened),
-        Cmd::OpenParts(open) => chunks::open(connection, open).map(Reply::Opened),
+        Cmd::Open(open) => chunks::open(connection, &open.into(), memory).map(Reply::Opened),
+        Cmd::OpenParts(open) => chunks::open(connection, open, memory).map(Reply::Opened),
         Cmd::PinRedundancy { video, pin } => redundancy::pin(connection, *video, *pin).map(done),
         Cmd::Converted { video, now } => redundancy::converted(connection, *video, *now).map(done),
-        Cmd::Commit(commit) => chunks::commit(connection, commit).map(Reply::Committed),
+        Cmd::Commit(commit) => chunks::commit(connection, commit, memory).map(Reply::Committed),
         Cmd::StoreInit { video, data } => videos::store_init(connection, *video, data).map(done),
         Cmd::Finalize(finalize) => videos::finalize(connection, finalize).map(done),
         Cmd::RenameVideo { video, title } => videos::rename(connection, *video, title).map(done),

@@ -176,16 +176,6 @@ impl VideoColumns {
     }
 }
 
-/// The library's copy on the nodes is older than the catalogue now. What a catalogue object itself causes does not count.
-pub(super) fn mark_unsaved(connection: &Connection, chunk: ChunkId) -> Result<(), MetaError> {
-    if chunk.kind() != ChunkKind::Catalogue {
-        connection
-            .prepare_cached("UPDATE videos SET unsaved = unsaved + 1 WHERE video_id = ?1")?
-            .execute([chunk.video().to_string()])?;
-    }
-    Ok(())
-}
-
 /// The object holds all changes that were made when it was read. The objects before it end: only the last one counts.
 pub(super) fn catalogue_saved(
     connection: &Connection,
