@@ -22,6 +22,7 @@ mod read;
 mod rows;
 mod schema;
 mod store;
+mod versions;
 mod writer;
 
 pub use backup::{BackupFacts, begin_anew, known_urls, restore};
@@ -37,3 +38,4 @@ pub use read::{
     Losses, ManifestSource, NodeRecord, Spread, UnderReplicated, Unsaved, VideoRecord, VideoRedundancy,
 };
 pub use store::{MetaStore, SqliteMetaStore};
+pub use versions::Version;

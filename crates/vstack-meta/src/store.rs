@@ -21,6 +21,7 @@ use crate::read::{
     ManifestSource, NodeRecord, Spread, UnderReplicated, Unsaved, VideoRedundancy,
 };
 use crate::schema;
+use crate::versions::{Version, Versions};
 use crate::writer::Writer;
 
 /// A file up to this size is checked before it is written to. Guess; it takes about a second.
@@ -37,6 +38,10 @@ pub trait MetaStore: Send + Sync + std::fmt::Debug {
 
     /// Everything a manifest is made of; `None` for a video that never was or is deleted.
     async fn manifest_source(&self, video: VideoId) -> Result<Option<ManifestSource>, MetaError>;
+
+    /// What [`MetaStore::manifest_source`] is made of, besides what the nodes' heartbeats change. Equal to what it was
+    /// before an earlier read, it says that the answer of that read still holds.
+    fn version(&self, video: VideoId) -> Version;
 
     /// A video with its totals, deleted or not.
     async fn video(&self, video: VideoId) -> Result<Option<Library>, MetaError>;
@@ -121,6 +126,9 @@ pub trait MetaStore: Send + Sync + std::fmt::Debug {
 #[derive(Debug)]
 pub struct SqliteMetaStore {
     writer: Writer,
+    versions: Arc<Versions>,
+    /// The nodes, and the version that they are of.
+    nodes: Mutex<Option<(u64, Vec<NodeRecord>)>>,
     readers: Arc<Readers>,
     generation: u64,
     /// Why nothing is written any more.
@@ -144,7 +152,9 @@ impl SqliteMetaStore {
     /// The file is no catalogue, of a newer version, damaged, or cannot be written.
     pub fn open(path: &Path) -> Result<Self, MetaError> {
         let (connection, generation) = Self::open_writer(path)?;
-        Ok(Self::new(path, Writer::start(connection)?, generation))
+        let versions = Arc::new(Versions::default());
+        let writer = Writer::start(connection, Arc::clone(&versions))?;
+        Ok(Self::new(path, (writer, versions), generation))
     }
 
     /// The same without threads: commands and reads run on the thread that asks for them, and block it. For
@@ -154,7 +164,9 @@ impl SqliteMetaStore {
     /// As [`SqliteMetaStore::open`].
     pub fn open_on_caller(path: &Path) -> Result<Self, MetaError> {
         let (connection, generation) = Self::open_writer(path)?;
-        Ok(Self::new(path, Writer::on_caller(connection), generation))
+        let versions = Arc::new(Versions::default());
+        let writer = Writer::on_caller(connection, Arc::clone(&versions));
+        Ok(Self::new(path, (writer, versions), generation))
     }
 
     fn open_writer(path: &Path) -> Result<(Connection, u64), MetaError> {
@@ -174,7 +186,7 @@ impl SqliteMetaStore {
         Ok((connection, generation))
     }
 
-    fn new(path: &Path, writer: Writer, generation: u64) -> Self {
+    fn new(path: &Path, (writer, versions): (Writer, Arc<Versions>), generation: u64) -> Self {
         let readers = Readers {
             path: path.to_owned(),
             free: Mutex::new(Vec::with_capacity(READERS)),
@@ -182,6 +194,8 @@ impl SqliteMetaStore {
         };
         Self {
             writer,
+            versions,
+            nodes: Mutex::default(),
             readers: Arc::new(readers),
             generation,
             damage: OnceLock::new(),
@@ -263,6 +277,10 @@ impl MetaStore for SqliteMetaStore {
             .await
     }
 
+    fn version(&self, video: VideoId) -> Version {
+        self.versions.of_video(video)
+    }
+
     async fn video(&self, video: VideoId) -> Result<Option<Library>, MetaError> {
         self.read(move |connection| read::library::entry(&*connection.transaction()?, video))
             .await
@@ -284,7 +302,19 @@ impl MetaStore for SqliteMetaStore {
     }
 
     async fn nodes(&self) -> Result<Vec<NodeRecord>, MetaError> {
-        self.read(|connection| read::nodes::all_nodes(connection)).await
+        let version = self.versions.of_nodes();
+        let kept = |nodes: &Mutex<Option<(u64, Vec<NodeRecord>)>>| {
+            let kept = nodes.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.as_ref()
+                .filter(|(of, _)| *of == version)
+                .map(|(_, nodes)| nodes.clone())
+        };
+        if let Some(nodes) = kept(&self.nodes) {
+            return Ok(nodes);
+        }
+        let nodes = self.read(|connection| read::nodes::all_nodes(connection)).await?;
+        *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = Some((version, nodes.clone()));
+        Ok(nodes)
     }
 
     async fn under_replicated(&self, limit: usize) -> Result<Vec<UnderReplicated>, MetaError> {

@@ -9,7 +9,7 @@
 //! ids along, so the second run decides as the first.
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -19,6 +19,7 @@ use tracing::{error, warn};
 use crate::apply::{self, memory::Memory};
 use crate::command::{Cmd, Reply};
 use crate::error::MetaError;
+use crate::versions::Versions;
 
 /// Commands of one transaction. Measured: groups of 100 commit as fast with full syncing as without.
 const GROUP_COMMANDS: usize = 256;
@@ -38,6 +39,7 @@ pub(crate) struct Job {
 pub(crate) struct Hand {
     connection: Connection,
     memory: Memory,
+    versions: Arc<Versions>,
 }
 
 /// The way to the connection that writes.
@@ -53,11 +55,11 @@ pub(crate) enum Writer {
 }
 
 impl Writer {
-    pub(crate) fn start(connection: Connection) -> Result<Self, MetaError> {
+    pub(crate) fn start(connection: Connection, versions: Arc<Versions>) -> Result<Self, MetaError> {
         let (jobs, queue) = sync_channel(QUEUED_JOBS);
         let thread = std::thread::Builder::new()
             .name("catalogue-writer".into())
-            .spawn(move || run(Hand::new(connection), &queue))
+            .spawn(move || run(Hand::new(connection, versions), &queue))
             .map_err(|error| MetaError::Database {
                 reason: error.to_string(),
             })?;
@@ -67,8 +69,8 @@ impl Writer {
         })
     }
 
-    pub(crate) fn on_caller(connection: Connection) -> Self {
-        Self::Caller(Mutex::new(Hand::new(connection)))
+    pub(crate) fn on_caller(connection: Connection, versions: Arc<Versions>) -> Self {
+        Self::Caller(Mutex::new(Hand::new(connection, versions)))
     }
 
     /// Queues commands that are answered together. The answer comes when they are durable.
@@ -114,14 +116,20 @@ fn run(mut hand: Hand, queue: &Receiver<Job>) {
 }
 
 impl Hand {
-    fn new(connection: Connection) -> Self {
-        let memory = Memory::default();
-        Self { connection, memory }
+    fn new(connection: Connection, versions: Arc<Versions>) -> Self {
+        Self {
+            connection,
+            memory: Memory::default(),
+            versions,
+        }
     }
 
     fn answer(&mut self, group: Vec<Job>) {
         let answers = transact(&mut self.connection, &group, &mut self.memory);
         for (job, answers) in group.into_iter().zip(answers) {
+            for (command, answer) in job.commands.iter().zip(&answers) {
+                self.versions.note(command, answer);
+            }
             // A caller that went away does not need its answer.
             drop(job.answer.send(answers));
         }

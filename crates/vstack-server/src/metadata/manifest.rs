@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
+use bytes::Bytes;
 use tracing::warn;
 use vstack_api::ErrorCode;
 use vstack_api::wire::Service;
@@ -23,6 +25,7 @@ use vstack_meta::{ChunkRecord, Cmd, ManifestSource, NodeRecord};
 
 use super::fetch::chunk_bytes;
 use super::input::VideoPath;
+use super::manifests::Surroundings;
 use super::problem::refusal;
 use super::state::Metadata;
 use super::videos::rfc3339;
@@ -34,11 +37,25 @@ const ERASURE_SHARDS: (u8, u8) = (3, 2);
 pub(super) async fn show(
     State(metadata): State<Arc<Metadata>>,
     VideoPath(video): VideoPath,
-) -> Answer<Json<Manifest>> {
-    let mut source = source(&metadata, video).await?;
-    ensure_init(&metadata, &mut source).await?;
+) -> Answer<Response> {
+    let nodes = metadata.nodes().await?;
     let gateway = metadata.alive(Service::Gateway).into_iter().next();
-    Ok(Json(build(&source, gateway, metadata.now())))
+    let now = metadata.now();
+    let version = metadata.store.version(video);
+    let manifests = &metadata.manifests;
+    let key = manifests.key(video, version, Surroundings::new(&nodes, gateway.clone(), now));
+    let made = manifests.get(&key, async {
+        let mut source = source(&metadata, video).await?;
+        ensure_init(&metadata, &mut source).await?;
+        encode(&build(&source, gateway, now))
+    });
+    Ok(([(header::CONTENT_TYPE, "application/json")], made.await?).into_response())
+}
+
+fn encode(manifest: &Manifest) -> Answer<Bytes> {
+    let json = serde_json::to_vec(manifest);
+    json.map(Bytes::from)
+        .map_err(|error| refuse(ErrorCode::Internal, error.to_string()))
 }
 
 pub(super) async fn source(metadata: &Metadata, video: VideoId) -> Answer<ManifestSource> {

@@ -17,6 +17,7 @@ mod finalize;
 mod input;
 mod inventory;
 mod manifest;
+mod manifests;
 mod nodes;
 mod objects;
 mod offline;

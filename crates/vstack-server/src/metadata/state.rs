@@ -15,6 +15,7 @@ use vstack_meta::{Cmd, MetaStore, NodeRecord, Reply};
 
 use super::counts::Counts;
 use super::events::Events;
+use super::manifests::Manifests;
 use super::problem::refusal;
 use super::redundancy::{Redundancy, RedundancySettings};
 use super::services::Services;
@@ -40,6 +41,7 @@ pub(super) struct Metadata {
     pub(super) clock: Clock,
     pub(super) counts: Counts,
     pub(super) events: Events,
+    pub(super) manifests: Manifests,
     pub(super) settings: Settings,
     pub(super) redundancy: Redundancy,
     pub(super) platform: Platform,
@@ -70,6 +72,7 @@ impl Metadata {
             clock,
             counts: Counts::default(),
             events: Events::default(),
+            manifests: Manifests::default(),
             settings,
             redundancy: Redundancy::default(),
             platform,

@@ -6,6 +6,7 @@ mod consensus;
 mod inventory;
 mod library;
 mod lifecycle;
+mod manifests;
 mod nodes;
 mod plain_clients;
 mod policy;
