@@ -63,7 +63,7 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
         .arg("--work")
         .arg(project.target.join("bench/work"))
         .arg("--report")
-        .arg(project.root.join(format!("docs/evaluation/{name}.md")));
+        .arg(report(&project, name, words));
     for peer in *peers {
         command.args(peer.argument(&project.target.join("bench/peers"))?);
     }
@@ -75,6 +75,14 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// A quick run's figures are not worth keeping.
+fn report(project: &Project, name: &str, words: &[&str]) -> PathBuf {
+    match words.contains(&"--quick") {
+        true => project.target.join(format!("bench/{name}-quick.md")),
+        false => project.root.join(format!("docs/evaluation/{name}.md")),
+    }
 }
 
 fn build(project: &Project) -> Result<()> {

@@ -27,9 +27,9 @@ pub(super) fn run(
          | committed chunks | commits a second | p50 ms | p99 ms | CPU us each |\n|---|---|---|---|---|\n",
     );
     let mut read = false;
-    for &chunks in options.growth.iter().filter(|chunks| **chunks > 0) {
+    for &chunks in options.growth().iter().filter(|chunks| **chunks > 0) {
         let there = runtime.block_on(committed(load))?;
-        if chunks > options.manifests_at && !read {
+        if chunks > options.manifests_at() && !read {
             manifests::run(options, (runtime, load), report, cells)?;
             read = true;
         }
@@ -39,7 +39,7 @@ pub(super) fn run(
             runtime.block_on(load.fill(missing))?;
         }
         let before = cluster.metadata_cpu_sec();
-        let limit = std::time::Duration::from_secs(options.seconds.into());
+        let limit = std::time::Duration::from_secs(options.seconds().into());
         let sample = runtime.block_on(load.run(Mode::Metadata, CLIENTS, limit))?;
         let cpu_sec = cluster.metadata_cpu_sec() - before;
         let mut cell = Cell::new(

@@ -27,7 +27,7 @@ pub(super) fn run(
     cells: &mut Cells,
 ) -> Result<()> {
     let there = runtime.block_on(committed(load))?;
-    let wanted = u64::from(options.manifests_at);
+    let wanted = u64::from(options.manifests_at());
     if wanted > there {
         output::step(&format!("filling the catalogue to {wanted} chunks"));
         runtime.block_on(load.fill(usize::try_from(wanted - there)?))?;
@@ -53,7 +53,7 @@ pub(super) fn run(
             heads: &heads,
             body: &[],
             again: true,
-            limit: Duration::from_secs(options.seconds.into()),
+            limit: Duration::from_secs(options.seconds().into()),
         };
         let outcome = job.run()?;
         let kb = outcome.bytes as f64 / outcome.requests() as f64 / 1e3;

@@ -40,26 +40,52 @@ pub(crate) struct Options {
     /// The page to write; JSON lines go beside it.
     #[arg(long, value_name = "FILE")]
     report: PathBuf,
-    /// Rounds in which the servers take turns.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
-    rounds: u16,
-    /// Length of a cell: one server, one task, one number of clients.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=60))]
-    seconds: u16,
+    /// A minute instead of five: one round of short cells, a small catalogue. To see that it runs.
+    #[arg(long, conflicts_with = "full")]
+    quick: bool,
+    /// The catalogue grows to a million chunks, which takes five minutes more.
+    #[arg(long)]
+    full: bool,
+    /// Rounds in which the servers take turns: 3, or 1 with --quick.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=100))]
+    rounds: Option<u16>,
+    /// Length of a cell (one server, one task, one number of clients): 3 s, or 1 s with --quick.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=60))]
+    seconds: Option<u16>,
     /// Clients at once.
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,10,100")]
     clients: Vec<u16>,
-    /// Numbers of committed chunks at which the cost of a commit is measured; 0 leaves it out.
-    #[arg(
-        long,
-        value_name = "N,...",
-        value_delimiter = ',',
-        default_value = "1000,10000,100000,1000000"
-    )]
+    /// Numbers of committed chunks at which the cost of a commit is measured: 1000, 10000, 100000; 0 leaves it out.
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
     growth: Vec<u32>,
-    /// Committed chunks when manifests are read.
-    #[arg(long, value_name = "N", default_value_t = 100_000)]
-    manifests_at: u32,
+    /// Committed chunks when manifests are read: 100000, or 10000 with --quick.
+    #[arg(long, value_name = "N")]
+    manifests_at: Option<u32>,
+}
+
+impl Options {
+    fn rounds(&self) -> u16 {
+        self.rounds.unwrap_or(if self.quick { 1 } else { 3 })
+    }
+
+    fn seconds(&self) -> u16 {
+        self.seconds.unwrap_or(if self.quick { 1 } else { 3 })
+    }
+
+    fn growth(&self) -> &[u32] {
+        const ALL: &[u32] = &[1_000, 10_000, 100_000, 1_000_000];
+        match (self.growth.as_slice(), self.quick, self.full) {
+            ([], true, _) => &ALL[..2],
+            ([], _, true) => ALL,
+            ([], ..) => &ALL[..3],
+            (said, ..) => said,
+        }
+    }
+
+    fn manifests_at(&self) -> u32 {
+        self.manifests_at
+            .unwrap_or(if self.quick { 10_000 } else { 100_000 })
+    }
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -94,7 +120,7 @@ fn measure(options: &Options, report: &mut Report, cells: &mut Cells) -> Result<
         None => Vec::new(),
     };
     report.notes = notes(options, &peers);
-    for round in 0..usize::from(options.rounds) {
+    for round in 0..usize::from(options.rounds()) {
         for &clients in &options.clients {
             let clients = usize::from(clients);
             compare(
@@ -123,7 +149,7 @@ fn compare(
         let task = Task {
             clients,
             round,
-            seconds: options.seconds,
+            seconds: options.seconds(),
         };
         match (turn + round) % count {
             0 => cells.ours("placement, 4 KiB on three nodes", &task, cluster, || {
@@ -155,7 +181,7 @@ fn notes(options: &Options, peers: &[Etcd]) -> Vec<String> {
         format!(
             "{} rounds of {} s a cell; the servers take turns in each round, the one that begins moves on. Figures are \
              medians of the rounds, ratios are medians of the ratios within a round.",
-            options.rounds, options.seconds
+            options.rounds(), options.seconds()
         ),
         "A placement with bytes: three nodes store 4 KiB each and sync it (fdatasync), their receipts go to the catalogue, \
          whose transaction is synced (SQLite, synchronous=FULL). Ballots are opened ahead in batches of 64, as a batch of \

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 
 pub(crate) use nginx::nginx;
 pub(crate) use seaweed::seaweed;
-pub(crate) use vstack::{Node, key_file, new_paths, vstack};
+pub(crate) use vstack::{Node, key_file, new_paths, store_chunks, vstack};
 
 use crate::http::{Connection, put};
 use crate::process::Process;

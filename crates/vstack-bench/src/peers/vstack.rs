@@ -58,6 +58,18 @@ impl Node {
             ready_after,
         })
     }
+
+    /// The node as a server of these paths.
+    pub(crate) fn serving(self, paths: &[String]) -> Target {
+        Target {
+            name: "V-Stack",
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            reads: paths.iter().map(|path| get(self.address, path)).collect(),
+            address: self.address,
+            process: self.process,
+            _beside: None,
+        }
+    }
 }
 
 pub(crate) fn key_file(folder: &Path) -> Result<PathBuf> {
@@ -88,13 +100,13 @@ pub(crate) fn vstack(programs: &Programs, chunks: &[Vec<u8>]) -> Result<Target> 
     let node = Node::start(&programs.vstack, &folder.join("node"))?;
     let paths = new_paths(chunks.len());
     upload(node.address, &paths, chunks)?;
-    let reads = paths.iter().map(|path| get(node.address, path)).collect();
-    Ok(Target {
-        name: "V-Stack",
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        address: node.address,
-        process: node.process,
-        _beside: None,
-        reads,
-    })
+    Ok(node.serving(&paths))
+}
+
+/// Stores `chunks` in the data folder `data`; returns their paths on any node that starts on it.
+pub(crate) fn store_chunks(program: &Path, data: &Path, chunks: &[Vec<u8>]) -> Result<Vec<String>> {
+    let node = Node::start(program, data)?;
+    let paths = new_paths(chunks.len());
+    upload(node.address, &paths, chunks)?;
+    Ok(paths)
 }

@@ -1,10 +1,8 @@
 //! The servers side by side: GET, then PUT, in rounds.
 
-use std::time::Duration;
-
 use anyhow::Result;
 
-use super::{CHUNK_BYTES, OURS, Options, random_chunks, slow};
+use super::{CHUNK_BYTES, OURS, Options, slow};
 use crate::http::put;
 use crate::load::{Job, Outcome};
 use crate::output;
@@ -25,13 +23,12 @@ struct Sink<'a> {
     paths: NewPaths,
 }
 
-pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
-    let chunks = random_chunks(usize::from(options.chunks));
+pub(super) fn run(options: &Options, chunks: &[Vec<u8>], report: &mut Report) -> Result<()> {
     let programs = options.programs();
     output::step("starting the servers");
-    let ours = peers::vstack(&programs, &chunks)?;
-    let nginx = peers::nginx(&programs, &chunks)?;
-    let seaweed = peers::seaweed(&programs, &chunks)?;
+    let ours = peers::vstack(&programs, chunks)?;
+    let nginx = peers::nginx(&programs, chunks)?;
+    let seaweed = peers::seaweed(&programs, chunks)?;
     report.notes.extend(notes(
         options,
         nginx.as_ref(),
@@ -43,7 +40,7 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
         .flatten()
         .collect();
     for target in &targets {
-        check_and_warm(target, &chunks)?;
+        check_and_warm(target, chunks)?;
     }
     let mut sinks = vec![Sink {
         name: OURS,
@@ -65,13 +62,13 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
             });
         }
     }
-    for round in 0..usize::from(options.rounds) {
+    for round in 0..usize::from(options.rounds()) {
         reads(options, &targets, round, report)?;
     }
     slow::run(options, &ours, report)?;
     let body = chunks.first().map(Vec::as_slice).unwrap_or_default();
     warm_memory(options, &sinks, body)?;
-    for round in 0..usize::from(options.rounds) {
+    for round in 0..usize::from(options.rounds()) {
         writes(options, &sinks, body, round, report)?;
     }
     Ok(())
@@ -91,7 +88,8 @@ fn notes(options: &Options, nginx: Option<&Target>, seaweed: Option<&Target>) ->
         format!(
             "{} rounds of {} s a cell; the servers take turns in each round, the one that begins moves on. Figures are \
              medians of the rounds, ratios are medians of the ratios within a round.",
-            options.rounds, options.seconds
+            options.rounds(),
+            options.limit().as_secs()
         ),
         format!(
             "GET: {} chunks of 2 MiB of random bytes, in memory, every one compared once before. nginx sends files as \
@@ -120,7 +118,7 @@ fn reads(options: &Options, targets: &[&Target], round: usize, report: &mut Repo
                 heads: &target.reads,
                 body: &[],
                 again: true,
-                limit: Duration::from_secs(options.seconds.into()),
+                limit: options.limit(),
             };
             let (outcome, usage) = measured(&job, target)?;
             note(
@@ -187,7 +185,7 @@ impl Sink<'_> {
             heads,
             body,
             again: false,
-            limit: Duration::from_secs(options.seconds.into()),
+            limit: options.limit(),
         }
     }
 }

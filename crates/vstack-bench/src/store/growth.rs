@@ -6,7 +6,6 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::mpsc::channel;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
@@ -44,7 +43,7 @@ struct Step {
 
 pub(super) fn run(options: &Options, report: &mut Report) -> Result<()> {
     let numbers: Vec<u32> = options
-        .growth
+        .growth()
         .iter()
         .copied()
         .filter(|number| *number > 0)
@@ -127,7 +126,7 @@ fn measure(options: &Options, data: &Path, chunks: u32) -> Result<Step> {
         heads,
         body,
         again: false,
-        limit: Duration::from_secs(options.seconds.into()),
+        limit: options.limit(),
     };
     let read = job(&heads, &[]).run()?;
     let written = job(&writes, &[7; SMALL_BYTES]).run()?;

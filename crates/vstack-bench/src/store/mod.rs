@@ -5,9 +5,11 @@
 
 mod compare;
 mod growth;
+mod scrub;
 mod slow;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
@@ -36,12 +38,15 @@ pub(crate) struct Options {
     /// The page to write; JSON lines go beside it.
     #[arg(long, value_name = "FILE")]
     report: PathBuf,
-    /// Rounds in which the servers take turns.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
-    rounds: u16,
-    /// Length of a cell: one server, one task, one number of connections.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=60))]
-    seconds: u16,
+    /// A minute instead of five: one round of short cells, fewer chunks. To see that it runs.
+    #[arg(long)]
+    quick: bool,
+    /// Rounds in which the servers take turns: 3, or 1 with --quick.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=100))]
+    rounds: Option<u16>,
+    /// Length of a cell (one server, one task, one number of connections): 2 s, or 1 s with --quick.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=60))]
+    seconds: Option<u16>,
     /// Chunks that the readers share.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1000))]
     chunks: u16,
@@ -54,17 +59,31 @@ pub(crate) struct Options {
     /// Most that a PUT cell writes.
     #[arg(long, value_name = "MIB", default_value_t = 512)]
     put_mib: u32,
-    /// Numbers of chunks at which growth is measured; 0 leaves it out. A million needs 6 GiB of disk.
-    #[arg(
-        long,
-        value_name = "N,...",
-        value_delimiter = ',',
-        default_value = "1000,10000,100000,1000000"
-    )]
+    /// Numbers of chunks at which growth is measured: 1000 to 1000000 (100000 with --quick), which needs 6 GiB of disk; 0
+    /// leaves it out.
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
     growth: Vec<u32>,
 }
 
 impl Options {
+    fn rounds(&self) -> u16 {
+        self.rounds.unwrap_or(if self.quick { 1 } else { 3 })
+    }
+
+    fn limit(&self) -> Duration {
+        let seconds = self.seconds.unwrap_or(if self.quick { 1 } else { 2 });
+        Duration::from_secs(seconds.into())
+    }
+
+    fn growth(&self) -> &[u32] {
+        const ALL: &[u32] = &[1_000, 10_000, 100_000, 1_000_000];
+        match (self.growth.as_slice(), self.quick) {
+            ([], true) => &ALL[..3],
+            ([], false) => ALL,
+            (said, _) => said,
+        }
+    }
+
     fn programs(&self) -> Programs {
         Programs {
             vstack: self.vstack.clone(),
@@ -89,7 +108,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn measure(options: &Options, report: &mut Report) -> Result<()> {
-    compare::run(options, report)?;
+    let chunks = random_chunks(usize::from(options.chunks));
+    compare::run(options, &chunks, report)?;
+    scrub::run(options, &chunks, report)?;
     growth::run(options, report)
 }
 

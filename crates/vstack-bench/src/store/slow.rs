@@ -2,7 +2,6 @@
 
 use std::io::Write as _;
 use std::net::TcpStream;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -24,10 +23,10 @@ pub(super) fn run(options: &Options, ours: &Target, report: &mut Report) -> Resu
         heads: &ours.reads,
         body: &[],
         again: true,
-        limit: Duration::from_secs(options.seconds.into()),
+        limit: options.limit(),
     };
     let (mut alone, mut beside, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..options.rounds {
+    for _ in 0..options.rounds() {
         let first = p99(&job.run()?);
         let slow = slow_connections(ours)?;
         let second = p99(&job.run()?);
@@ -42,7 +41,7 @@ pub(super) fn run(options: &Options, ours: &Target, report: &mut Report) -> Resu
         median(alone),
         median(beside),
         median(ratios),
-        options.rounds
+        options.rounds()
     ));
     Ok(())
 }
