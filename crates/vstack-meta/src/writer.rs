@@ -109,7 +109,9 @@ fn run(mut hand: Hand, queue: &Receiver<Job>) {
     while let Ok(first) = queue.recv() {
         hand.answer(gather(first, queue));
     }
-    let folded = hand.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    let folded = hand
+        .connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     if let Err(error) = folded {
         warn!(%error, "the log was not folded into the catalogue; the next start does it");
     }
