@@ -22,8 +22,9 @@ fn open(number: u128, seq: u32) -> Cmd {
 }
 
 async fn title(catalogue: &Catalogue, number: u128) -> String {
-    let entry = catalogue.store.video(video(number)).await.unwrap().unwrap();
-    entry.video.title
+    let entry = catalogue.store.video(video(number)).await;
+    let entry = entry.expect("the catalogue can be read");
+    entry.expect("the video is there").video.title
 }
 
 #[tokio::test]
