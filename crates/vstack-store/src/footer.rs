@@ -37,9 +37,10 @@ const MAGIC: [u8; 8] = *b"VSFOOTR1";
 const END_LEN: usize = 40;
 const ENTRY_LEN: usize = 8 + HEADER_LEN;
 const MOVE_LEN: usize = 32;
-/// Records of one file that are remembered for its footer: 160 bytes each while the file is written. A file with more,
-/// of objects below 16 KiB on average, is sealed without a footer.
-const MAX_ENTRIES: usize = 65_536;
+/// Records of one file that are remembered for its footer: 160 bytes each while the file is written. A file of objects
+/// below 16 KiB on average is sealed when it has so many, before it is full: otherwise a start would have to read each of
+/// its headers.
+pub(crate) const MAX_ENTRIES: usize = 65_536;
 
 /// A record that says something about an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +101,11 @@ impl FooterBuilder {
         if header.kind == RecordKind::Reference {
             self.bytes.extend(tail);
         }
+    }
+
+    /// Whether there are at most `limit` records with `more` of them.
+    pub(crate) const fn has_room(&self, more: usize, limit: usize) -> bool {
+        !self.too_many && self.entries.saturating_add(more) <= limit
     }
 
     /// Length of the seal record after `more` further records.

@@ -12,6 +12,7 @@ use vstack_core::time::UnixMillis;
 
 use crate::disk::{Disk, DiskSpace, RealDisk};
 use crate::error::{DiskFault, StoreError};
+use crate::footer::MAX_ENTRIES;
 use crate::identity::{Identity, save_generation};
 use crate::index::Index;
 use crate::superblock::Superblock;
@@ -54,6 +55,8 @@ impl Reserve {
 pub struct StoreOptions {
     /// A superblock that would grow past this is closed and a new one begun. 1 GiB; at most 16 GiB.
     pub superblock_bytes: u64,
+    /// So is one with so many records, since its footer could not tell of more. 65 536, which is the most.
+    pub superblock_records: usize,
     /// Writes that would leave less than this are refused. 5 % or two superblocks.
     pub reserve: Reserve,
     /// Silence after which the store notes on disk how much of the file is synced. 100 ms.
@@ -76,6 +79,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             superblock_bytes: SUPERBLOCK_BYTES,
+            superblock_records: MAX_ENTRIES,
             reserve: Reserve::Standard,
             idle_watermark: Duration::from_millis(100),
             cluster_id: None,
@@ -95,12 +99,17 @@ impl StoreOptions {
     pub(crate) fn superblock_limit(&self) -> u64 {
         self.superblock_bytes.min(MAX_SUPERBLOCK_BYTES)
     }
+
+    pub(crate) fn record_limit(&self) -> usize {
+        self.superblock_records.min(MAX_ENTRIES)
+    }
 }
 
 impl fmt::Debug for StoreOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoreOptions")
             .field("superblock_bytes", &self.superblock_bytes)
+            .field("superblock_records", &self.superblock_records)
             .field("reserve", &self.reserve)
             .field("idle_watermark", &self.idle_watermark)
             .field("cluster_id", &self.cluster_id)

@@ -201,7 +201,9 @@ impl Writer {
         let empty = SUPERBLOCK_HEADER_LEN as u64;
         if let Some(active) = &self.active {
             let reserved = self.footer.seal_len(records) + if deletes_only { 0 } else { DELETE_ROOM };
-            if active.tail == empty || active.tail + bytes + reserved.min(limit / 4) <= limit {
+            let has_room = active.tail + bytes + reserved.min(limit / 4) <= limit
+                && self.footer.has_room(records, self.shared.options.record_limit());
+            if active.tail == empty || has_room {
                 return Ok(());
             }
         }

@@ -14,6 +14,7 @@ const MAX_SOURCES: usize = 8;
 /// The superblocks that are worth it, and small ones that join them.
 pub(super) fn choose(shared: &Shared, percent: u64) -> Vec<Arc<Superblock>> {
     let limit = shared.options.superblock_limit();
+    let record_limit = shared.options.record_limit() as u64;
     let mut worth = Vec::new();
     let mut small = Vec::new();
     {
@@ -23,27 +24,30 @@ pub(super) fn choose(shared: &Shared, percent: u64) -> Vec<Arc<Superblock>> {
             if !superblock.is_closed() || shared.was_not_worth_compacting(&superblock) {
                 continue;
             }
-            let live = index.file_use(superblock.header.number).bytes.min(len);
+            let used = index.file_use(superblock.header.number);
+            let live = used.bytes.min(len);
             let dead_percent = (len - live).saturating_mul(100) / len.max(1);
             if dead_percent > percent {
-                worth.push((live, superblock));
+                worth.push((live, used.entries, superblock));
             } else if len < limit / 100 * SMALL_PERCENT {
-                small.push((live, superblock));
+                small.push((live, used.entries, superblock));
             }
         }
     }
     if worth.is_empty() {
         return Vec::new();
     }
-    worth.sort_by_key(|(live, _)| *live);
-    let mut total = 0;
+    worth.sort_by_key(|(live, ..)| *live);
+    let (mut total, mut records) = (0, 0);
     let mut abandoned = 0;
     let mut chosen = Vec::new();
-    for (live, superblock) in worth.into_iter().chain(small) {
+    for (live, entries, superblock) in worth.into_iter().chain(small) {
         let abandons = usize::from(superblock.header.abandoned.is_some());
-        let fits = chosen.is_empty() || (total + live < limit / 10 * 9 && abandoned + abandons <= 1);
+        let has_room = total + live < limit / 10 * 9 && records + entries <= record_limit;
+        let fits = chosen.is_empty() || (has_room && abandoned + abandons <= 1);
         if fits && chosen.len() < MAX_SOURCES {
             total += live;
+            records += entries;
             abandoned += abandons;
             chosen.push(superblock);
         }
