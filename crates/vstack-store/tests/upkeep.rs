@@ -569,3 +569,36 @@ fn the_index_takes_at_most_96_bytes_an_object() {
     };
     assert!(bytes > 20.0 && bytes <= 96.0, "{bytes} bytes an object");
 }
+
+#[test]
+fn a_superblock_ends_when_its_footer_is_full_and_no_start_reads_more_headers_than_that() {
+    const RECORDS: usize = 4;
+    let disk = SimDisk::new();
+    let few = || StoreOptions {
+        superblock_records: RECORDS,
+        ..options(&disk)
+    };
+    let open = || Store::open(Path::new(NODE), few()).expect("the folder opens");
+    let (store, _) = open();
+    for seq in 0..10 {
+        put(&store, seq, 100);
+    }
+    drop(store);
+    let (store, report) = open();
+    assert_eq!((report.superblocks, report.by_footer), (3, 2), "{report:?}");
+
+    // Half of two superblocks would fit into one by its bytes, and all that is left of three by no footer.
+    for seq in [0, 1, 4] {
+        let deleted = store.delete_blocking(chunk(seq), Ballot::PLAIN, DeleteReason::Client);
+        deleted.expect("deleted");
+    }
+    while let Some(compaction) = Compaction::begin_at(&store, 5, &|_, _, _| false).expect("the disk works") {
+        compaction.run().expect("its footer has room");
+    }
+    drop(store);
+    let (store, report) = open();
+    assert_eq!(report.superblocks, report.by_footer + report.by_snapshot + 1, "{report:?}");
+    for seq in [2, 3, 5, 6, 7, 8, 9] {
+        assert_eq!(store.get(chunk(seq), None).expect("there"), bytes_of(seq, 100));
+    }
+}
