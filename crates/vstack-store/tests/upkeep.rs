@@ -597,7 +597,11 @@ fn a_superblock_ends_when_its_footer_is_full_and_no_start_reads_more_headers_tha
     }
     drop(store);
     let (store, report) = open();
-    assert_eq!(report.superblocks, report.by_footer + report.by_snapshot + 1, "{report:?}");
+    assert_eq!(
+        report.superblocks,
+        report.by_footer + report.by_snapshot + 1,
+        "{report:?}"
+    );
     for seq in [2, 3, 5, 6, 7, 8, 9] {
         assert_eq!(store.get(chunk(seq), None).expect("there"), bytes_of(seq, 100));
     }
