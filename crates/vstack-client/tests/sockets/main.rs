@@ -1,5 +1,6 @@
 //! The client over real sockets.
 
+mod pooled;
 mod sessions;
 mod shards;
 mod support;

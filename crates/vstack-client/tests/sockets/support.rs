@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, head};
 use base64::Engine as _;
@@ -17,11 +17,11 @@ use futures::stream::{self, StreamExt as _};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
-use vstack_api::wire::NodeEntry;
+use vstack_api::wire::{LeavesAnswer, NodeEntry};
 use vstack_api::{ErrorCode, Problem};
 use vstack_client::{ClientConfig, Cluster, EventKind, SessionEvent};
 use vstack_core::ballot::Ballot;
-use vstack_core::digest::ChunkDigest;
+use vstack_core::digest::{ChunkDigest, ChunkHasher, LEAF_BYTES};
 use vstack_core::id::{ChunkId, ChunkKind, Incarnation, NodeId, VideoId};
 use vstack_core::manifest::{
     Container, InitSegment, Manifest, ManifestChunk, ManifestPart, ManifestPlacement, Redundancy, VideoStatus,
@@ -279,6 +279,7 @@ fn start_node() -> TestNode {
     let app = Router::new()
         .route("/ping", head(ping))
         .route("/chunk/{id}", get(chunk))
+        .route("/chunk/{id}/leaves", get(leaves))
         .with_state(Arc::clone(&shared));
     let server = Server::start(app);
     TestNode {
@@ -344,6 +345,7 @@ async fn chunk(
     State(node): State<Arc<NodeState>>,
     Path(id): Path<ChunkId>,
     Query(query): Query<BTreeMap<String, String>>,
+    headers: HeaderMap,
 ) -> Response {
     node.asked.lock().expect("no test panicked with it").push(id);
     let bytes = node
@@ -356,8 +358,60 @@ async fn chunk(
     let Some(bytes) = bytes.filter(|_| query.get("ballot") == Some(&BALLOT.to_string())) else {
         return problem(ErrorCode::ChunkNotFound);
     };
+    let bytes = if behaviour == Behaviour::Corrupt {
+        corrupted(&bytes)
+    } else {
+        bytes
+    };
+    let Some((first, last)) = asked_range(&headers) else {
+        return misbehave(node, behaviour, &bytes).await;
+    };
+    let part = bytes.slice(first..=last.min(bytes.len() - 1));
+    let mut answer = misbehave(node, behaviour, &part).await;
+    if answer.status() == StatusCode::OK {
+        *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let range = format!("bytes {first}-{last}/{}", bytes.len());
+        let range = range.parse().expect("a header's value");
+        answer.headers_mut().insert(header::CONTENT_RANGE, range);
+    }
+    answer
+}
+
+fn asked_range(headers: &HeaderMap) -> Option<(usize, usize)> {
+    let text = headers.get(header::RANGE)?.to_str().ok()?;
+    let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;
+    Some((first.parse().ok()?, last.parse().ok()?))
+}
+
+fn corrupted(bytes: &Bytes) -> Bytes {
+    let mut wrong = bytes.to_vec();
+    wrong[bytes.len() / 2] ^= 1;
+    wrong.into()
+}
+
+async fn leaves(State(node): State<Arc<NodeState>>, Path(id): Path<ChunkId>) -> Response {
+    let held = node
+        .chunks
+        .lock()
+        .expect("no test panicked with it")
+        .get(&id)
+        .cloned();
+    match held {
+        None => problem(ErrorCode::ChunkNotFound),
+        Some(bytes) => {
+            let mut hasher = ChunkHasher::new();
+            hasher.update(&bytes);
+            let leaves = hasher.finish().1;
+            let leaf_bytes = LEAF_BYTES as u64;
+            axum::Json(LeavesAnswer { leaf_bytes, leaves }).into_response()
+        }
+    }
+}
+
+/// The answer with these bytes.
+async fn misbehave(node: Arc<NodeState>, behaviour: Behaviour, bytes: &Bytes) -> Response {
     match behaviour {
-        Behaviour::Serve => bytes.into_response(),
+        Behaviour::Serve | Behaviour::Corrupt => bytes.clone().into_response(),
         Behaviour::Mute => std::future::pending().await,
         Behaviour::NotFound => problem(ErrorCode::ChunkNotFound),
         Behaviour::Fail => problem(ErrorCode::ChunkCorrupt),
@@ -367,7 +421,7 @@ async fn chunk(
                 let _ = &hanging;
                 piece
             });
-            halved(&bytes, never)
+            halved(bytes, never)
         }
         Behaviour::Truncate => {
             // The server sends what it has when the body makes it wait.
@@ -375,12 +429,7 @@ async fn chunk(
                 tokio::task::yield_now().await;
                 Err(std::io::Error::other("cut off"))
             });
-            halved(&bytes, broken)
-        }
-        Behaviour::Corrupt => {
-            let mut wrong = bytes.to_vec();
-            wrong[bytes.len() / 2] ^= 1;
-            wrong.into_response()
+            halved(bytes, broken)
         }
         Behaviour::TooLong => [&bytes[..], &[0]].concat().into_response(),
     }

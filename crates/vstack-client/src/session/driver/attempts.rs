@@ -204,6 +204,13 @@ impl Driver {
         }
     }
 
+    pub(super) fn tell_progress_of(&mut self, attempt: AttemptId) {
+        if let Some(flight) = self.flights.get(&attempt) {
+            let received = flight.received.load(Ordering::Relaxed);
+            self.progressed(attempt, received);
+        }
+    }
+
     pub(super) fn progressed(&mut self, attempt: AttemptId, bytes: u64) {
         let now = self.cluster.clock.now();
         let Some(flight) = self.flights.get_mut(&attempt) else {

@@ -43,6 +43,8 @@ impl Driver {
     }
 
     fn take_block(&mut self, attempt: AttemptId, block: u32, bytes: Bytes) {
+        // Or the policy would take an attempt for overtaken by what it has brought itself.
+        self.tell_progress_of(attempt);
         let Some(flight) = self.flights.get_mut(&attempt) else {
             return;
         };
@@ -57,10 +59,7 @@ impl Driver {
     }
 
     fn range_ended(&mut self, attempt: AttemptId, end: RangeEnd) {
-        if let Some(flight) = self.flights.get(&attempt) {
-            let received = flight.received.load(std::sync::atomic::Ordering::Relaxed);
-            self.progressed(attempt, received);
-        }
+        self.tell_progress_of(attempt);
         let Some(flight) = self.flights.remove(&attempt) else {
             return;
         };
