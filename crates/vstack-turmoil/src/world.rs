@@ -25,6 +25,8 @@ const TICK: Duration = Duration::from_millis(40);
 const REST_WITHIN: Duration = Duration::from_secs(300);
 /// A machine that is to lose its power in the middle of a write does so at the latest after this.
 const MID_WRITE_WITHIN: Duration = Duration::from_secs(2);
+/// How far back a catalogue that forgets goes: uploads take a second or two.
+const KEPT_EVERY_MS: u64 = 5_000;
 const WATCHER: &str = "uploader-0";
 
 /// What a run came to.
@@ -158,7 +160,7 @@ impl World {
         }
         stepped?;
         let now = self.sim.elapsed();
-        if self.shared.mutant == Some(Mutant::CatalogueForgets) && now.subsec_millis() == 0 {
+        if self.shared.mutant == Some(Mutant::CatalogueForgets) && millis(now).is_multiple_of(KEPT_EVERY_MS) {
             self.shared.keep_catalogue();
         }
         let (dead, dying) = std::mem::take(&mut self.dying)
