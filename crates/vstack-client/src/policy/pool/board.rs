@@ -93,6 +93,14 @@ impl Board {
                 || u32::try_from(block).is_ok_and(|block| !self.bans.contains(&(node, block))))
     }
 
+    /// Whether `node` could be asked now for this very block, which others may want as well.
+    pub(super) fn could_bring(&self, now: Micros, node: NodeIndex, block: u32) -> bool {
+        self.absent_until(node) <= now
+            && self
+                .slot(node)
+                .is_some_and(|slot| self.may_take(node, slot, block as usize))
+    }
+
     /// The first run of at most `longest` blocks that nobody was asked for (of shards: too few were), and that `node` can
     /// be asked for.
     ///

@@ -208,11 +208,15 @@ impl Pool {
     }
 
     /// While playback waits, a lane whose first byte is far off takes rows that the others will reach only by then. None
-    /// are left when no other would have a block earlier: so whoever is quickest takes the first.
+    /// are left when too few of those who could bring the very first one would have it earlier: so whoever is quickest takes
+    /// it. (Counting lanes that had brought or spoilt that block already made the others wait for them for ever.)
     fn rows_left_to_others(&self, now: Micros, lane: usize, index: usize) -> u32 {
         let Some(board) = self.chunks[index].board().filter(|_| self.starved) else {
             return 0;
         };
+        let node = self.lanes[lane].node;
+        let own = board.slot(node).and_then(|slot| board.open_run(node, slot, 1, 0));
+        let Some(own) = own else { return 0 };
         let block = BLOCK_BYTES as f64;
         let eta = |lane: usize| {
             let state = &self.lanes[lane];
@@ -221,13 +225,15 @@ impl Pool {
         let mine = eta(lane);
         let (mut quicker, mut bytes) = (0, 0.0);
         for (other, state) in self.lanes.iter().enumerate().filter(|(other, _)| *other != lane) {
-            let serves = state.rest_until <= now && state.failures == 0 && board.slot(state.node).is_some();
+            let serves = state.rest_until <= now
+                && state.failures == 0
+                && board.could_bring(now, state.node, own.first);
             if serves && eta(other) < mine {
                 quicker += 1;
                 bytes += ((mine - state.setup_sec()) * state.rate() - self.outstanding(other)).max(0.0);
             }
         }
-        if quicker < usize::from(board.shape.needed) {
+        if quicker < board.wanted_at(own.first) as usize {
             return 0;
         }
         whole(bytes / block / f64::from(board.shape.needed))
@@ -271,11 +277,11 @@ impl Pool {
         let (mut rates, mut under_way) = (0.0, 0.0);
         for (other, state) in self.lanes.iter().enumerate().filter(|(other, _)| *other != lane) {
             under_way += self.outstanding_of(other, index);
-            let Some(slot) = board.slot(state.node).filter(|_| state.rest_until <= now) else {
+            if state.rest_until > now || board.slot(state.node).is_none() {
                 continue;
-            };
+            }
             rates += state.rate();
-            if board.open_run(state.node, slot, u32::MAX, 0).is_some() {
+            if board.could_bring(now, state.node, range.first) {
                 etas.push(state.round_trip_sec() + (self.outstanding(other) + bytes) / state.rate());
             }
         }
