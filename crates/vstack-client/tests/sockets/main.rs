@@ -2,6 +2,5 @@
 
 mod pooled;
 mod sessions;
-mod shards;
 mod support;
 mod throttled;
