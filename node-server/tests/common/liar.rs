@@ -17,7 +17,7 @@ pub struct Liar {
 }
 
 impl Liar {
-    /// A path to `upstream`, honest for now. Its threads end with the test.
+    /// A path to `upstream`, honest until it is told to lie. Its threads end with the test.
     pub fn start(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let address = listener.local_addr().expect("it is bound");

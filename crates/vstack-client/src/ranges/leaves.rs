@@ -79,7 +79,7 @@ impl LeafBook {
         fetched
     }
 
-    /// What is known, leaving a note that it is asked for now when nothing is.
+    /// What is known, leaving a note that it is asked for when nothing is.
     fn look(&self, root: Sha256Digest) -> Option<Entry> {
         let mut lists = self.lock();
         let entry = lists.get(&root).cloned();

@@ -50,7 +50,7 @@ impl ChunkWriter {
     }
 
     /// On return the chunk is durable and its placement decided, by this call or by somebody else with the same bytes.
-    /// `true` when it lacks copies for now.
+    /// `true` when it lacks copies.
     ///
     /// # Errors
     /// Too few nodes took it, or the catalogue refused, after all retries.
