@@ -4,7 +4,7 @@
 //! Every shard is checked before it is used, parity too, and the chunk after that: the code restores what is missing and
 //! finds nothing that is wrong. Whole shards; rows are not scheduled on their own here.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -59,7 +59,7 @@ fn order(cluster: &Shared, source: &Source, lead: NodeIndex) -> VecDeque<SourceP
         &others,
         &cluster.nodes().records,
         &BTreeMap::new(),
-        &BTreeSet::new(),
+        &BTreeMap::new(),
         cluster.clock.now(),
     );
     let nodes = std::iter::once(lead).chain(ranked.into_iter().map(|candidate| candidate.node));

@@ -8,7 +8,7 @@
 //! just the same, so that they differ in nothing but the choice.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{Micros, NodeIndex, NodeRecord, NodeRecords};
 
@@ -53,7 +53,8 @@ const fn mixed(value: u64) -> u64 {
 pub struct Candidate {
     pub node: NodeIndex,
     pub score: f64,
-    /// It failed lately: others come first, and without others it is asked at this time, not before. `None`: at once.
+    /// It failed lately, or failed this chunk in this round: others come first, and without others it is asked at this
+    /// time, not before. `None`: at once.
     pub last_resort_at: Option<Micros>,
     /// Its last ping got no answer.
     pub unanswered: bool,
@@ -84,7 +85,8 @@ impl Candidate {
     }
 }
 
-/// All replicas, the one to ask first in front. Exactly as long as `replicas`, whatever is known about them.
+/// All replicas, the one to ask first in front. Exactly as long as `replicas`, whatever is known about them. `tried` says
+/// when those that failed the chunk in this round may be asked for it again.
 #[must_use]
 pub fn rank(
     choice: Choice,
@@ -92,7 +94,7 @@ pub fn rank(
     replicas: &[NodeIndex],
     records: &NodeRecords,
     running: &BTreeMap<NodeIndex, usize>,
-    tried: &BTreeSet<NodeIndex>,
+    tried: &BTreeMap<NodeIndex, Micros>,
     now: Micros,
 ) -> Vec<Candidate> {
     let mut candidates: Vec<_> = replicas
@@ -103,11 +105,9 @@ pub fn rank(
             Candidate {
                 node: *node,
                 score: record.map_or(0.0, |record| record.score()),
-                last_resort_at: record
-                    .filter(|record| record.is_backed_off(now))
-                    .map(NodeRecord::last_resort_at),
+                last_resort_at: last_resort_at(record, tried.get(node).copied(), now),
                 unanswered: record.is_some_and(|record| record.is_unanswered()),
-                tried: tried.contains(node),
+                tried: tried.contains_key(node),
                 turn: choice.turn(seq, place, replicas.len()),
                 running: running.get(node).copied().unwrap_or(0),
             }
@@ -117,6 +117,13 @@ pub fn rank(
     candidates
 }
 
+/// Times that have passed are equal: the one that is left alone the longest must not hide the ones that were not asked.
+fn last_resort_at(record: Option<&NodeRecord>, again: Option<Micros>, now: Micros) -> Option<Micros> {
+    let backed_off = record.filter(|record| record.is_backed_off(now));
+    let at = backed_off.map(NodeRecord::last_resort_at).max(again)?;
+    Some(at.max(now))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +131,8 @@ mod tests {
     use proptest::prelude::*;
 
     const NOW: Micros = Micros(1_000_000);
+    /// A node that was tried may be asked again.
+    const AGAIN_AFTER: Micros = Micros(1_000_000);
 
     fn node(index: u16) -> NodeIndex {
         NodeIndex(index)
@@ -142,7 +151,8 @@ mod tests {
 
     fn check_order(records: &NodeRecords, busy: &[u16], tried: &[u16], expected: &[u16]) {
         let running = busy.iter().map(|index| (node(*index), 1)).collect();
-        let tried = tried.iter().map(|index| node(*index)).collect();
+        let again = |index: &u16| (node(*index), NOW + AGAIN_AFTER);
+        let tried = tried.iter().map(again).collect();
         let replicas = [node(0), node(1), node(2)];
         let order = rank(Choice::Score, 0, &replicas, records, &running, &tried, NOW);
         let expected: Vec<_> = expected.iter().map(|index| node(*index)).collect();
@@ -174,7 +184,7 @@ mod tests {
                 &replicas,
                 &records(),
                 &BTreeMap::new(),
-                &BTreeSet::new(),
+                &BTreeMap::new(),
                 NOW,
             );
             order[0].node.0
@@ -210,7 +220,7 @@ mod tests {
                 &replicas,
                 &records,
                 &BTreeMap::new(),
-                &BTreeSet::new(),
+                &BTreeMap::new(),
                 NOW,
             );
             assert_eq!(order[2].node, node(0), "{choice:?}");
@@ -222,7 +232,15 @@ mod tests {
         let mut records = records();
         records.record_mut(node(0)).failed(NOW, &Failure::Connect);
         records.record_mut(node(1)).ping_unanswered(NOW);
-        check_order(&records, &[2], &[2], &[2, 1, 0]);
+        check_order(&records, &[2], &[], &[2, 1, 0]);
+    }
+
+    #[test]
+    fn a_round_asks_a_silent_node_before_it_asks_one_again() {
+        let mut records = records();
+        records.record_mut(node(0)).ping_unanswered(NOW);
+        records.record_mut(node(1)).failed(NOW, &Failure::Connect);
+        check_order(&records, &[], &[2], &[0, 1, 2]);
     }
 
     proptest! {
@@ -241,7 +259,7 @@ mod tests {
             silent.iter().for_each(|index| records.record_mut(node(*index)).ping_unanswered(NOW));
             let replicas: Vec<_> = replicas.into_iter().map(node).collect();
             let running = busy.into_iter().map(|(index, count)| (node(index), count)).collect();
-            let tried = tried.into_iter().map(node).collect();
+            let tried = tried.into_iter().map(|index| (node(index), NOW)).collect();
             let mut nodes: Vec<_> =
                 rank(choice, seq, &replicas, &records, &running, &tried, NOW).iter().map(|candidate| candidate.node).collect();
             nodes.sort();

@@ -4,8 +4,8 @@
 //! that is wanted or in the window is running, held, or has a wake-up set for it; nothing is given up for ever.
 //!
 //! A *round* asks every replica of a chunk once, best first. After a round without success the chunk rests, twice as
-//! long each time. Left out on purpose, because the base policy has it so: splitting a chunk, hedging, and giving up on
-//! a slow but living node.
+//! long each time; a replica that answers without having it rests as long while the others are backed off. Left out on
+//! purpose, because the base policy has it so: splitting a chunk, hedging, and giving up on a slow but living node.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,8 +64,8 @@ enum State {
 /// The search for one chunk, over all its attempts.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Search {
-    /// Replicas that failed in this round.
-    tried: BTreeSet<NodeIndex>,
+    /// Replicas that failed in this round, and when each may be asked again although it is not over.
+    tried: BTreeMap<NodeIndex, Micros>,
     /// Rounds without success.
     rounds: u32,
     /// Not before this time.
@@ -284,7 +284,16 @@ impl Seed {
             return;
         };
         chunk.state = State::Missing;
-        chunk.search.tried.insert(node);
+        // Missing shards are missing whichever node leads: all of them were asked.
+        let asked = match failure {
+            Failure::TooFewShards { .. } => chunk.spec.shape.nodes().collect(),
+            _ => vec![node],
+        };
+        let again = now + backoff(chunk.search.rounds + 1, ROUND_REST_MAX);
+        chunk
+            .search
+            .tried
+            .extend(asked.into_iter().map(|node| (node, again)));
         chunk.search.last = Some((node, failure));
         self.end_round_when_over(now, seq, actions);
     }
@@ -298,14 +307,21 @@ impl Seed {
             .spec
             .shape
             .nodes()
-            .all(|node| chunk.search.tried.contains(&node))
+            .all(|node| chunk.search.tried.contains_key(&node))
         {
             return;
         }
-        chunk.search.tried.clear();
-        chunk.search.rounds = chunk.search.rounds.saturating_add(1);
-        chunk.search.ready_at = now + backoff(chunk.search.rounds, ROUND_REST_MAX);
-        if chunk.search.rounds.is_multiple_of(ROUNDS_BEFORE_ERROR) {
+        self.end_round(seq, actions);
+        let search = &mut self.chunks[seq as usize].search;
+        search.ready_at = now + backoff(search.rounds, ROUND_REST_MAX);
+    }
+
+    /// All have failed, or one that has is asked again while the others, which fail elsewhere, are left alone.
+    fn end_round(&mut self, seq: u32, actions: &mut Vec<Action>) {
+        let search = &mut self.chunks[seq as usize].search;
+        search.tried.clear();
+        search.rounds = search.rounds.saturating_add(1);
+        if search.rounds.is_multiple_of(ROUNDS_BEFORE_ERROR) {
             actions.push(Action::Unobtainable { seq });
         }
     }
@@ -465,7 +481,12 @@ impl Seed {
                 last_resort_at: Some(at),
                 ..
             }) if now < *at => Err(*at),
-            Some(best) => Ok(self.start(seq, need, best)),
+            Some(best) => {
+                if best.tried {
+                    self.end_round(seq, actions);
+                }
+                Ok(self.start(seq, need, best))
+            }
         }
     }
 
