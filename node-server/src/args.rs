@@ -80,6 +80,9 @@ pub(crate) enum Command {
     Status(StatusOptions),
     /// Play a video without a window and report how it went.
     Play(PlayOptions),
+    /// A session that was written down by `vstack play --trace`.
+    #[command(subcommand)]
+    Trace(TraceCommand),
     /// Generate a test clip: moving picture, time code, tones, and a bar code of the frame number.
     MakeClip(ClipOptions),
     /// Put network paths in front of nodes: slow, lossy, lying ones, by script and by hand.
@@ -463,6 +466,20 @@ pub(crate) struct PlayOptions {
     /// How a source is chosen for each chunk: seed, pool (ranges from several nodes), or to compare with: round-robin, random, single.
     #[arg(long, value_name = "NAME", env = "VSTACK_POLICY", default_value_t = PolicyName::Seed)]
     pub(crate) policy: PolicyName,
+    /// Write down all that the policy hears and answers, as JSON lines that `vstack trace replay` plays back.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TraceCommand {
+    /// Feed the recorded facts into the policy again, and say where its actions are not the recorded ones.
+    Replay {
+        file: PathBuf,
+        /// Another policy than the recorded one: where would it have decided otherwise first?
+        #[arg(long, value_name = "NAME")]
+        policy: Option<PolicyName>,
+    },
 }
 
 #[derive(Debug, Args)]

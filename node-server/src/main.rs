@@ -30,6 +30,7 @@ mod signals;
 mod status;
 mod storage;
 mod table;
+mod trace;
 mod upkeep;
 mod upload;
 mod upload_progress;
@@ -74,6 +75,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
         Command::Meta(command) => Box::pin(meta::run(command, output)).await,
         Command::Status(options) => Box::pin(status::run(&options, &place, output)).await,
         Command::Play(options) => Box::pin(play::run(options, &place, output)).await,
+        Command::Trace(command) => trace::run(&command, output),
         Command::MakeClip(options) => Box::pin(clip::run(options, output)).await,
         Command::Emulate(options) => Box::pin(emulate::run(options, output)).await,
         Command::ConsensusDemo(options) => consensus_demo::run(&options, output),

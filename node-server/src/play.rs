@@ -9,7 +9,7 @@ use vstack_core::manifest::seconds_to_ms;
 use crate::args::{Place, PlayOptions, Sink};
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::{cluster, table};
+use crate::{cluster, table, trace};
 
 pub(crate) async fn run(options: PlayOptions, place: &Place, output: &Output) -> Result<(), Failure> {
     let Sink::Null = options.sink;
@@ -20,14 +20,19 @@ pub(crate) async fn run(options: PlayOptions, place: &Place, output: &Output) ->
     };
     let client = Cluster::connect(config).await?;
     let video = cluster::find_video(client.catalogue(), &options.video).await?;
-    let session = client.open(video).await?;
+    let traced = options.trace.as_deref();
+    let (sink, writing) = traced.map(trace::into_file).transpose()?.unzip();
+    let session = match sink {
+        None => client.open(video).await?,
+        Some(sink) => client.open_traced(video, sink).await?,
+    };
     let mut events = session.events();
     output.line(&format!("playing \"{}\"", session.manifest().title));
-    let options = HeadlessOptions {
+    let headless = HeadlessOptions {
         pace,
         start_ms: seconds_to_ms(options.from),
     };
-    let mut playing = Box::pin(headless::play_session(&session, options));
+    let mut playing = Box::pin(headless::play_session(&session, headless));
     let ended = loop {
         tokio::select! {
             biased;
@@ -40,8 +45,13 @@ pub(crate) async fn run(options: PlayOptions, place: &Place, output: &Output) ->
     }
     let report = session.report();
     output.say(&report, || described(&report));
+    drop(playing);
+    drop(session);
+    if let (Some(writing), Some(file)) = (writing, traced) {
+        trace::written(writing, file).await?;
+    }
     ended?;
-    verdict(&report, options.start_ms)
+    verdict(&report, headless.start_ms)
 }
 
 fn pace(speed: f64) -> Result<Pace, Failure> {

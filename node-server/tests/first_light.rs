@@ -10,11 +10,12 @@
 
 mod common;
 
+use std::path::Path;
 use std::time::Duration;
 
 use common::lab::get_json;
 use common::process::runs;
-use common::{Dev, alone, clip, until, warnings};
+use common::{Dev, alone, clip, text, until, warnings};
 use rustix::process::Signal;
 
 const CLIP_SECONDS: u32 = 60;
@@ -35,6 +36,7 @@ fn a_video_goes_in_and_plays_and_survives_a_restart_of_the_cluster() {
     let cluster = Dev::start(data.path());
     check_library(&cluster, &video);
     check_playback(&cluster, &video);
+    check_trace(&cluster, &video, data.path());
 
     cluster.ask(&["video", "rm", &video]).succeeded();
     assert_eq!(cluster.ask(&["video", "list"]).succeeded()["total"], 0);
@@ -101,6 +103,52 @@ fn check_playback(cluster: &Dev, video: &str) {
         report["startup_ms"].as_u64().unwrap() < 2_000,
         "start-up {}",
         report["startup_ms"]
+    );
+}
+
+/// The way of a trace over the command line; that any session's replays is tested in the client.
+fn check_trace(cluster: &Dev, video: &str, folder: &Path) {
+    let file = folder.join("session.trace");
+    cluster
+        .ask(&[
+            "play",
+            video,
+            "--speed",
+            "0",
+            "--policy",
+            "pool",
+            "--trace",
+            text(&file),
+        ])
+        .succeeded();
+    let replay = cluster.ask(&["trace", "replay", text(&file)]).succeeded();
+    assert!(
+        replay["complete"] == true && replay["parted"].is_null(),
+        "{replay}"
+    );
+    assert!(replay["actions"].as_u64().unwrap() > 20, "{replay}");
+    let other = cluster.ask(&["trace", "replay", text(&file), "--policy", "seed"]);
+    assert_eq!(other.failed(1)["code"], "trace_differs");
+
+    let told = std::fs::read_to_string(&file).unwrap();
+    let earlier = told.replacen(
+        "{\"action\":{\"start\":{\"attempt\":0",
+        "{\"action\":{\"start\":{\"attempt\":9",
+        1,
+    );
+    std::fs::write(&file, &earlier).unwrap();
+    let parted = cluster.ask(&["trace", "replay", text(&file)]);
+    let line = earlier
+        .lines()
+        .position(|line| line.contains("\"attempt\":9"))
+        .unwrap()
+        + 1;
+    let detail = parted.failed(1)["detail"].as_str().unwrap();
+    assert!(detail.contains(&format!("at line {line},")), "{detail}");
+    std::fs::write(&file, "not a trace\n").unwrap();
+    assert_eq!(
+        cluster.ask(&["trace", "replay", text(&file)]).failed(1)["code"],
+        "bad_request"
     );
 }
 

@@ -83,6 +83,7 @@ error_codes! {
     NodeRemoved "node_removed" 409 false "The node was removed from the cluster",
     OnlyHolder "only_holder" 409 false "Chunks would be lost with this node",
     Locked "locked" 423 true "Another owner is working on this chunk",
+    TraceDiffers "trace_differs" 422 false "The same facts lead to other actions",
     ManifestInconsistent "manifest_inconsistent" 422 false "The chunks do not make one video",
     // Ingest
     EmptyFile "empty_file" 422 false "The file is empty",

@@ -19,6 +19,7 @@ use crate::node::{NodeTable, NodeView};
 use crate::policy::{Action, ChunkSpec, Fact, Failure, Micros, Seed, Start};
 use crate::session::Session;
 use crate::source::Source;
+use crate::trace::TraceSink;
 
 /// One cluster, one monitor. Cheap to clone; the monitor stops with the last clone and the last session.
 #[derive(Debug, Clone)]
@@ -122,7 +123,15 @@ impl Cluster {
     /// # Errors
     /// The catalogue refused or did not answer, or the manifest cannot be used.
     pub async fn open(&self, video: VideoId) -> Result<Session, ClientError> {
-        Session::open(self, video).await
+        Session::open(self, video, None).await
+    }
+
+    /// The same, with all that the policy hears and answers written down for [`crate::policy::trace::Replayer`].
+    ///
+    /// # Errors
+    /// As [`Cluster::open`].
+    pub async fn open_traced(&self, video: VideoId, trace: TraceSink) -> Result<Session, ClientError> {
+        Session::open(self, video, Some(trace)).await
     }
 
     /// One chunk outside any session (a poster, an init segment): verified, from the best node that delivers it.

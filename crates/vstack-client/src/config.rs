@@ -101,7 +101,9 @@ impl ClientConfig {
         }
     }
 
-    pub(crate) fn policy_config(&self) -> PolicyConfig {
+    /// The figures of the policy that it names.
+    #[must_use]
+    pub fn policy_config(&self) -> PolicyConfig {
         match self.policy {
             PolicyName::Pool => PolicyConfig::Pool(self.pool()),
             PolicyName::Seed | PolicyName::RoundRobin | PolicyName::Random | PolicyName::Single => {

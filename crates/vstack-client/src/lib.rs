@@ -2,7 +2,7 @@
 //! going while nodes slow down, hang, lie or die.
 //!
 //! `policy` decides and does nothing; `monitor` pings; `fetch` makes one verified download, `shards` an erasure-coded chunk
-//! out of several, `ranges` brings blocks that are verified one by one; `session` owns the state of one playback and performs what the policy decides; `headless` plays without a decoder. No bytes leave this crate
+//! out of several, `ranges` brings blocks that are verified one by one; `session` owns the state of one playback and performs what the policy decides; `headless` plays without a decoder; `trace` writes down what the policy hears and answers. No bytes leave this crate
 //! before their SHA-256 matched the manifest. It knows neither GStreamer nor Tauri.
 
 mod clock;
@@ -22,6 +22,7 @@ mod session;
 mod shards;
 mod snapshot;
 mod source;
+mod trace;
 
 pub use cluster::Cluster;
 pub use config::{ClientConfig, PolicyName};
@@ -32,3 +33,4 @@ pub use node::{Measurements, NodeRef, NodeView};
 pub use report::{Fault, SessionReport};
 pub use session::Session;
 pub use snapshot::{Lane, LaneBar, LogLine, NodeCount, Outcome, SessionSnapshot, Span, SpanState};
+pub use trace::{TraceSink, TraceWriting};

@@ -1,12 +1,15 @@
 //! The policy that a session runs, whichever it is, and changing it while it runs.
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     Action, AttemptId, CancelReason, ChunkSpec, DropReason, Fact, Micros, NodeRecords, Pool, PoolConfig,
     Seed, SeedConfig,
 };
 
 /// Which policy, with its figures.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PolicyConfig {
     /// Whole chunks: the base policy, and those it is compared with.
     Seed(SeedConfig),

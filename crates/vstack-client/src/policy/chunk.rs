@@ -9,7 +9,7 @@ use super::{Micros, NodeIndex};
 pub const BLOCK_BYTES: u64 = 65_536;
 
 /// One node's object of a chunk: a full copy, or one shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Part {
     pub node: NodeIndex,
     /// `None`: a full copy.
@@ -17,7 +17,7 @@ pub struct Part {
 }
 
 /// What a chunk is made from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
     pub chunk_bytes: u64,
     /// Of each part: as many as the chunk has for a copy, about a third of it for a shard.
@@ -69,7 +69,7 @@ impl Shape {
 }
 
 /// A chunk as the policy sees it; its sequence number is its place in the list.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkSpec {
     /// Where it starts on the video's time line.
     pub start: Micros,

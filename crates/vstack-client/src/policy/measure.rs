@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use super::trace::exact;
 use super::{Failure, Micros, NodeIndex};
 
 /// Pings that the latency is averaged over (base policy).
@@ -45,6 +46,7 @@ pub struct NodeLoad {
 /// How a node served this client before: kept between sessions, and in a file between runs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Prior {
+    #[serde(with = "exact")]
     pub bytes_per_sec: f64,
     /// From the request to the first byte.
     pub first_byte: Micros,
@@ -61,9 +63,11 @@ impl Prior {
 }
 
 /// One node's measurements.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeRecord {
+    #[serde(with = "exact::list")]
     latencies_ms: VecDeque<f64>,
+    #[serde(with = "exact::list")]
     bandwidths_mbps: VecDeque<f64>,
     successes: VecDeque<bool>,
     failures_in_row: u32,
@@ -246,6 +250,18 @@ impl NodeRecords {
     #[must_use]
     pub fn record(&self, node: NodeIndex) -> Option<&NodeRecord> {
         self.records.get(&node)
+    }
+
+    /// Those that are not as they are in `before`.
+    pub fn changed_since<'a>(
+        &'a self,
+        before: &'a Self,
+    ) -> impl Iterator<Item = (NodeIndex, &'a NodeRecord)> + 'a {
+        let changed = self
+            .records
+            .iter()
+            .filter(|(node, record)| before.record(**node) != Some(record));
+        changed.map(|(node, record)| (*node, record))
     }
 }
 

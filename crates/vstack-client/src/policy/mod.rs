@@ -6,7 +6,8 @@
 //!
 //! `measure` holds what is known about each node, shared by all sessions of a client; `rank` orders the replicas of a
 //! chunk; `chunk` says what a chunk is made from; `seed` is the base policy, whose attempts are whole chunks; `pool` asks
-//! several nodes for ranges of blocks of the same chunk; `any` is whichever of them a session runs.
+//! several nodes for ranges of blocks of the same chunk; `any` is whichever of them a session runs; `trace` writes
+//! down all that a policy hears and answers, and plays it back.
 //!
 //! # The contract between a policy and the session that performs it
 //!
@@ -59,6 +60,7 @@ pub mod measure;
 pub mod pool;
 pub mod rank;
 pub mod seed;
+pub mod trace;
 
 pub use any::{Policy, PolicyConfig};
 pub use chunk::{BLOCK_BYTES, BlockRange, ChunkSpec, Part, Piece, Shape};
@@ -119,7 +121,8 @@ impl fmt::Display for NodeIndex {
 pub struct AttemptId(pub u64);
 
 /// What happened.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fact {
     /// Only the clock moved.
     Tick,
@@ -181,7 +184,8 @@ pub enum Fact {
 }
 
 /// What to do about it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     Start(Start),
     /// Stop this attempt. What it has brought verified stays.
@@ -232,7 +236,7 @@ pub enum Action {
 }
 
 /// An attempt to make, and why so.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Start {
     pub attempt: AttemptId,
     pub seq: u32,

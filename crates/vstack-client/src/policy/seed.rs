@@ -9,6 +9,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::any::Handover;
 use super::measure::backoff;
 use super::rank::{Candidate, Choice, rank};
@@ -27,7 +29,8 @@ const ROUND_REST_MAX: Micros = Micros::from_ms(4_000);
 pub(super) const MANIFEST_READ_PERIOD: Micros = Micros::from_ms(2_000);
 
 /// The figures of the base policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SeedConfig {
     pub choice: Choice,
     pub max_downloads: usize,

@@ -24,8 +24,10 @@ use crate::event::SessionEvent;
 use crate::report::SessionReport;
 use crate::snapshot::SessionSnapshot;
 use crate::source::{inline_init, sources, specs};
+use crate::trace::TraceSink;
 
 use driver::Driver;
+use scheduler::Scheduler;
 use shared::Shared;
 
 /// What the handle tells the task.
@@ -58,11 +60,16 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    pub(crate) async fn open(cluster: &Cluster, video: VideoId) -> Result<Self, ClientError> {
+    pub(crate) async fn open(
+        cluster: &Cluster,
+        video: VideoId,
+        trace: Option<TraceSink>,
+    ) -> Result<Self, ClientError> {
         let opened = cluster.shared().clock.now();
         let manifest = cluster.catalogue().manifest(video).await?;
         let sources = sources(&manifest, &mut cluster.shared().nodes())?;
         let specs = specs(&manifest, &sources);
+        let recorder = trace.map(|sink| sink.recorder(cluster.shared(), &manifest, &specs));
         let shared = Arc::new(Shared::new(cluster.shared(), &specs, opened));
         let (commands, inbox) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
@@ -71,7 +78,7 @@ impl Session {
             Arc::clone(&shared),
             video,
             sources,
-            specs,
+            Scheduler::new(cluster.config(), specs, recorder),
         );
         tokio::spawn(driver.run(inbox, stop.clone()));
         let mut session = Self {

@@ -23,17 +23,21 @@ mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use board::Board;
 use lane::{Lane, seconds};
 
 use super::any::Handover;
+use super::trace::exact;
 use super::{
     Action, AttemptId, BlockRange, CancelReason, ChunkSpec, DropReason, Fact, Failure, Micros, Need,
     NodeIndex, NodeRecords,
 };
 
 /// The figures of the pooled policy. The defaults were chosen by the simulator: `docs/evaluation/client.md`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PoolConfig {
     /// Filling stops when this much lies ahead of the playhead.
     pub target: Micros,
@@ -51,15 +55,18 @@ pub struct PoolConfig {
     pub span: Micros,
     pub max_range_blocks: u32,
     /// What may be asked for twice: this share of all bytes, and this much at once.
+    #[serde(with = "exact")]
     pub hedge_share: f64,
     pub hedge_bytes: u64,
     /// Take back ranges that are silent or overdue.
     pub reclaim: bool,
     /// Above `pace_above` of buffer, bytes are asked for at this multiple of the bitrate.
+    #[serde(with = "exact")]
     pub pace: f64,
     pub pace_above: Micros,
     /// Playback may start from this much of a chunk, if what flows is this multiple of its bitrate.
     pub prefix_bytes: u64,
+    #[serde(with = "exact")]
     pub prefix_rate: f64,
     /// Chunks, whole or not, that may be kept outside the window.
     pub keep_bytes: u64,

@@ -27,7 +27,7 @@ use crate::cluster;
 use crate::error::ClientError;
 use crate::event::EventKind;
 use crate::fetch::Attempt;
-use crate::policy::{Action, AttemptId, ChunkSpec, Fact, Micros, NodeIndex};
+use crate::policy::{Action, AttemptId, Fact, Micros, NodeIndex};
 use crate::ranges::{Blocks, LeafBook, Report};
 use crate::source::Source;
 use attempts::Flight;
@@ -64,9 +64,8 @@ impl Driver {
         shared: Arc<Shared>,
         video: VideoId,
         sources: Vec<Source>,
-        specs: Vec<ChunkSpec>,
+        scheduler: Scheduler,
     ) -> Self {
-        let scheduler = Scheduler::new(&cluster.config, specs);
         let (reports, reported) = mpsc::unbounded_channel();
         Self {
             cluster,

@@ -1,0 +1,80 @@
+//! Where a session's trace goes: to a thread that writes lines, so that the session never waits for a disk.
+
+use std::io::{self, BufWriter, Write};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
+use vstack_core::manifest::Manifest;
+
+use crate::cluster;
+use crate::policy::ChunkSpec;
+use crate::policy::trace::{Head, Recorder, TRACE_VERSION};
+
+/// Takes the trace of one session ([`crate::Cluster::open_traced`]).
+#[derive(Debug)]
+pub struct TraceSink {
+    lines: Sender<String>,
+}
+
+/// The writing of a trace, to be waited for when its session is over.
+#[derive(Debug)]
+pub struct TraceWriting {
+    thread: JoinHandle<io::Result<u64>>,
+}
+
+impl TraceSink {
+    /// Lines go to `target`, one after another, from a thread of their own.
+    #[must_use]
+    pub fn to(target: impl Write + Send + 'static) -> (Self, TraceWriting) {
+        let (lines, arriving) = channel::<String>();
+        let thread = std::thread::spawn(move || {
+            let (mut target, mut count) = (BufWriter::new(target), 0);
+            for line in arriving {
+                target.write_all(line.as_bytes())?;
+                target.write_all(b"\n")?;
+                count += 1;
+            }
+            target.flush()?;
+            Ok(count)
+        });
+        (Self { lines }, TraceWriting { thread })
+    }
+
+    pub(crate) fn recorder(
+        self,
+        cluster: &cluster::Shared,
+        manifest: &Manifest,
+        chunks: &[ChunkSpec],
+    ) -> Recorder {
+        let addresses = |clients: Vec<(_, vstack_api::StorageClient)>| {
+            let address = |(_, client): (_, vstack_api::StorageClient)| client.0.base_url().to_owned();
+            clients.into_iter().map(address).collect()
+        };
+        let head = Head {
+            version: TRACE_VERSION,
+            written_by: env!("CARGO_PKG_VERSION").to_owned(),
+            video_id: manifest.video_id,
+            zero_at: cluster.clock.unix(crate::policy::Micros(0)),
+            nodes: addresses(cluster.nodes().clients()),
+            policy: cluster.config.policy_config(),
+            chunks: chunks.to_vec(),
+        };
+        Recorder::new(&head, move |line| {
+            // The writer has gone when it could not write, which its end says.
+            let _ = self.lines.send(line);
+        })
+    }
+}
+
+impl TraceWriting {
+    /// Waits until the session is over and all of its trace is written; the number of lines. Not for a thread that
+    /// serves other tasks.
+    ///
+    /// # Errors
+    /// A line could not be written; the trace ends before it.
+    pub fn wait(self) -> io::Result<u64> {
+        self.thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the writer of the trace ended early")))
+    }
+}
