@@ -6,6 +6,8 @@
     reason = "each test file uses its part"
 )]
 
+pub mod small;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
