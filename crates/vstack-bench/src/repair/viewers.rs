@@ -36,10 +36,12 @@ impl Viewers {
         Self { stop, running }
     }
 
-    /// Milliseconds that each chunk took.
+    /// Milliseconds that each chunk took, sorted.
     pub(super) async fn end(self) -> Vec<f64> {
         self.stop.cancel();
-        self.running.join_all().await.into_iter().flatten().collect()
+        let mut took_ms: Vec<f64> = self.running.join_all().await.into_iter().flatten().collect();
+        took_ms.sort_by(f64::total_cmp);
+        took_ms
     }
 }
 
