@@ -21,9 +21,6 @@ use crate::wire::{
 /// A chunk being written and made durable, on a slow disk behind a slow link.
 const PUT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A page of 4096 objects is answered in well under a second; a million objects have 250 of them.
-const INVENTORY_TIMEOUT: Duration = Duration::from_secs(600);
-
 /// A storage node.
 #[derive(Debug, Clone)]
 pub struct StorageClient(pub Endpoint);
@@ -200,13 +197,13 @@ impl StorageClient {
         })
     }
 
-    /// Lets the node tell the catalogue what it holds, now.
+    /// Lets the node tell the catalogue what it holds, now. A page of 4096 objects takes well under a second.
     ///
     /// # Errors
-    /// The node or its catalogue refused or did not answer.
-    pub async fn take_inventory(&self) -> Result<InventorySummary, ApiError> {
+    /// The node or its catalogue refused, or did not answer within `patience`.
+    pub async fn take_inventory(&self, patience: Duration) -> Result<InventorySummary, ApiError> {
         let request = self.0.request(Method::POST, "/inventory");
-        self.0.json(request, INVENTORY_TIMEOUT).await
+        self.0.json(request, patience).await
     }
 
     /// `GET /health`.

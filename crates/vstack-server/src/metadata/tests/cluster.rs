@@ -23,7 +23,7 @@ use crate::role::{Running, StartError};
 use crate::storage::{self, StorageConfig};
 
 /// Nothing in these tests takes longer on a machine that works.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 
 pub(super) fn key() -> ClusterKey {
     ClusterKey::from_bytes(&[7; 32]).expect("the bytes are a key")

@@ -9,13 +9,13 @@ use vstack_core::id::{ChunkId, Incarnation, NodeId, VideoId};
 use vstack_core::limits::UNKNOWN_OBJECT_GRACE_MS;
 use vstack_core::paxos::DeleteOrder;
 
-use super::cluster::{Cluster, key, until};
+use super::cluster::{Cluster, DEADLINE, key, until};
 
 impl Cluster {
     async fn take_inventories(&self) -> InventorySummary {
         let mut all = InventorySummary::default();
         for number in 0..self.nodes.len() {
-            let summary = self.storage(number).take_inventory().await;
+            let summary = self.storage(number).take_inventory(DEADLINE).await;
             let summary = summary.expect("the node tells what it holds");
             all.objects += summary.objects;
             all.deleted += summary.deleted;
@@ -226,7 +226,7 @@ async fn a_node_with_more_objects_than_a_page_holds_tells_of_all_of_them() {
     let killed = cluster.open_as("uploader", behind, None).await.unwrap();
     cluster.put_all(&killed, b"bytes").await;
     cluster.open_as("uploader", behind, None).await.unwrap();
-    let told = cluster.storage(0).take_inventory().await.unwrap();
+    let told = cluster.storage(0).take_inventory(DEADLINE).await.unwrap();
     assert_eq!((told.objects, told.pages), (u64::from(full) + 1, 2));
     assert_eq!(told.deleted, 1, "what lies on the second page is judged, too");
     cluster.stop().await;

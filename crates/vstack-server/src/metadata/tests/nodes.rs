@@ -11,7 +11,8 @@ use vstack_core::id::{ChunkId, Incarnation, NodeId};
 use vstack_core::keys::ClusterKey;
 use vstack_core::node::{NodeHealth, NodeState};
 
-use super::cluster::{Cluster, code, key, until};
+use super::cluster::{Cluster, DEADLINE, code, key, until};
+use super::redundancy::good_nodes;
 
 fn heartbeat(key: &ClusterKey, signer: NodeId, url: &str, boot_epoch: u64) -> Heartbeat {
     let incarnation = Incarnation(Uuid::from_u128(5));
@@ -43,6 +44,29 @@ async fn a_node_writes_down_the_generation_before_anything_is_granted_to_it() {
         fs::read_to_string(&file).is_ok_and(|text| text.trim().parse::<u64>().is_ok_and(|number| number > 0))
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_hangs_while_it_is_compared_keeps_no_other_one_waiting() {
+    let mut cluster = Cluster::start(3).await;
+    let chunk = ChunkId::media(cluster.active_video("clip", 1).await, 0);
+    // It takes connections, sends heartbeats, and answers nothing: its disk hangs.
+    let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", deaf.local_addr().unwrap());
+    let node = NodeId(Uuid::from_u128(1));
+    for start in [1, 2] {
+        let beat = heartbeat(&key(), node, &url, start);
+        cluster.catalogue.heartbeat(node, &beat).await.unwrap();
+    }
+    let asked = tokio::time::timeout(DEADLINE, deaf.accept()).await;
+    let _silent = asked.expect("it is asked what it holds").unwrap();
+    cluster.nodes.remove(0).stop().await;
+    cluster.start_node(0).await;
+    until("the other one was compared and its parts count", async || {
+        good_nodes(&cluster, chunk).await.len() == 3
+    })
+    .await;
+    cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
