@@ -85,12 +85,14 @@ impl<'a> Recovery<'a> {
                 superblock.close(*upto);
             }
         }
-        for (name, location) in snapshot.entries {
-            if location.state == ObjectState::Corrupt {
-                self.report.corrupt.push((name.chunk, name.ballot));
-            }
-            self.index.set(name, location);
-        }
+        let corrupt = snapshot
+            .entries
+            .iter()
+            .filter(|(_, location)| location.state == ObjectState::Corrupt);
+        self.report
+            .corrupt
+            .extend(corrupt.map(|(name, _)| (name.chunk, name.ballot)));
+        self.index.fill(snapshot.entries);
         self.report.by_snapshot = snapshot.covers.len();
         self.report.records += self.index.len();
         self.report.by_snapshot
