@@ -37,8 +37,8 @@
 //!    `right: false` (the leaves were right and the chunk is not: the manifest contradicts itself) the policy forgets the
 //!    blocks, and so does the session, and the manifest is read again.
 //! 6. [`Action::PrefixReady`] says that this many verified bytes from the beginning of a chunk may be played although the
-//!    rest is missing; each later one for the same chunk names more. It is said only for the chunk at the playhead and
-//!    only when the rates measured carry playback. No bytes beyond it leave the session before Finish.
+//!    rest is missing; each later one for the same chunk names more. It is said only for the chunk at the playhead, or the
+//!    one that follows when that is about to end; to begin with, only when the rates measured carry playback. No bytes beyond it leave the session before Finish.
 //! 7. [`Action::Drop`] takes a chunk out of the buffer, or the blocks of an unfinished one out of the store.
 //! 8. [`Action::WakeAt`]: the last one of an answer counts; an answer without one cancels the wake-up that was set.
 //! 9. The session tells [`Fact::Starved`] when playback waits for data (start, after a seek, stall) and when it goes on;

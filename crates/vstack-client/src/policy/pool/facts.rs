@@ -16,6 +16,11 @@ const PARDON_REST_MAX: Micros = Micros::from_ms(4_000);
 /// Steps of the back-off for wrong bytes, and for any other failure (R9, R6).
 const DISTRUST_STEPS: u32 = 3;
 const FAILURE_STEPS: u32 = 1;
+/// The speed of playback is taken over this time; what is below this many times real time is real time.
+const SPEED_OVER: Micros = Micros::from_ms(1_000);
+const SPEED_STEPS: f64 = 1.25;
+/// Faster than anybody watches: who takes chunks as fast as they come has no speed.
+const SPEED_MAX: f64 = 16.0;
 
 impl Pool {
     /// Whether there may be something to decide.
@@ -40,9 +45,12 @@ impl Pool {
                 // Progress of all attempts was told just before, so that no bytes are missing in this time.
                 (0..self.lanes.len()).for_each(|lane| self.advance_lane(now, lane));
             }
-            Fact::Position(position) => self.position = position,
+            Fact::Position(position) => self.moved(now, position),
             Fact::Seek(position) => self.seek(position),
-            Fact::Starved(starved) => self.starved = starved,
+            Fact::Starved(starved) => {
+                self.starved = starved;
+                self.moved_from = None;
+            }
             Fact::Wanted { seq } => {
                 self.wanted.insert(seq);
             }
@@ -64,6 +72,26 @@ impl Pool {
         true
     }
 
+    /// Times are judged by when the playhead will be there, which is sooner when a video is played faster.
+    fn moved(&mut self, now: Micros, position: Micros) {
+        self.position = position;
+        if self.starved {
+            return;
+        }
+        let (at, from) = *self.moved_from.get_or_insert((now, position));
+        let passed = (now - at).0 as f64;
+        if now - at >= SPEED_OVER {
+            let ratio = (position - from).0 as f64 / passed;
+            // A player tells its position in steps.
+            self.speed = if ratio > SPEED_STEPS {
+                ratio.min(SPEED_MAX)
+            } else {
+                1.0
+            };
+            self.moved_from = Some((now, position));
+        }
+    }
+
     fn learn(&mut self, records: &NodeRecords) {
         for lane in &mut self.lanes {
             lane.learn(records.record(lane.node));
@@ -72,6 +100,7 @@ impl Pool {
 
     fn seek(&mut self, position: Micros) {
         self.position = position;
+        self.moved_from = None;
         self.filling = true;
         self.ready = None;
     }

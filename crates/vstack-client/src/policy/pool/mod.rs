@@ -68,6 +68,8 @@ pub struct PoolConfig {
     pub prefix_bytes: u64,
     #[serde(with = "exact")]
     pub prefix_rate: f64,
+    /// Playback may go on into a chunk that is not whole when it begins in less than this time.
+    pub prefix_ahead: Micros,
     /// Chunks, whole or not, that may be kept outside the window.
     pub keep_bytes: u64,
 }
@@ -90,6 +92,7 @@ impl Default for PoolConfig {
             pace_above: Micros::from_ms(10_000),
             prefix_bytes: 512 * 1024,
             prefix_rate: 1.5,
+            prefix_ahead: Micros::from_ms(2_000),
             keep_bytes: 64 * 1024 * 1024,
         }
     }
@@ -188,6 +191,10 @@ pub struct Pool {
     lanes: Vec<Lane>,
     flights: BTreeMap<AttemptId, Flight>,
     position: Micros,
+    /// How fast the playhead moves, in times real time; never below 1.
+    speed: f64,
+    /// The playhead was there then, and has moved evenly since.
+    moved_from: Option<(Micros, Micros)>,
     starved: bool,
     filling: bool,
     wanted: BTreeSet<u32>,
@@ -222,6 +229,8 @@ impl Pool {
             lanes: Vec::new(),
             flights: BTreeMap::new(),
             position: Micros(0),
+            speed: 1.0,
+            moved_from: None,
             starved: true,
             filling: true,
             wanted: BTreeSet::new(),
@@ -283,6 +292,7 @@ impl Pool {
     /// Takes one fact in and answers what to do now. `records` learns from transfers.
     pub fn apply(&mut self, now: Micros, records: &mut NodeRecords, fact: Fact) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.forgive_own_sleep(now);
         let decides = self.take_in(now, records, fact, &mut actions);
         if decides {
             self.watch_lanes(now, records, &mut actions);
@@ -308,7 +318,7 @@ impl Pool {
         end.max(part) - self.position
     }
 
-    /// The same with all that is verified, played or not.
+    /// How long playback can go on with all that is verified, released or not.
     fn reserve(&self) -> Micros {
         let (seq, end) = self.whole_until();
         let part = self
@@ -318,7 +328,17 @@ impl Pool {
             .map_or(Micros(0), |board| {
                 self.time_of(seq, board.shape.prefix_bytes(board.prefix()))
             });
-        end.max(part) - self.position
+        self.until_played(end.max(part))
+    }
+
+    /// Until the playhead is there.
+    fn until_played(&self, at: Micros) -> Micros {
+        let ahead = at - self.position;
+        if self.speed > 1.0 {
+            seconds(ahead.0 as f64 / 1e6 / self.speed)
+        } else {
+            ahead
+        }
     }
 
     /// Where on the time line the first `bytes` bytes of a chunk end, as if its bitrate were even.
@@ -490,11 +510,16 @@ impl Pool {
 
     /// The start gate (R10), and how far playback may go within a chunk that is still coming.
     fn tell_prefix(&mut self, actions: &mut Vec<Action>) {
-        let first = self.first();
-        let (Some(chunk), Ok(seq)) = (self.chunks.get(first), u32::try_from(first)) else {
+        let (next, _) = self.whole_until();
+        let (Some(chunk), Ok(seq)) = (self.chunks.get(next), u32::try_from(next)) else {
             return;
         };
-        let Some(board) = chunk.board() else { return };
+        // Where one chunk ends and the next is not whole, playback would stop although it could go on.
+        let is_near = next == self.first()
+            || !self.starved && self.until_played(chunk.spec.start) <= self.config.prefix_ahead;
+        let Some(board) = chunk.board().filter(|_| is_near) else {
+            return;
+        };
         let bytes = board.shape.prefix_bytes(board.prefix());
         let told = self.ready.filter(|(ready, _)| *ready == seq);
         let is_news = told.map_or(bytes > 0, |(_, before)| bytes > before);

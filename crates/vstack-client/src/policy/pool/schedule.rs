@@ -308,7 +308,7 @@ impl Pool {
             return 0.0;
         }
         let at = self.time_of(index, chunk.spec.shape.prefix_bytes(block));
-        (at - self.position).0 as f64 / 1e6
+        self.until_played(at).0 as f64 / 1e6
     }
 
     /// R8: the second half of the slowest range of these chunks, if this lane would have it much earlier.
@@ -438,7 +438,7 @@ impl Pool {
 
     /// R13: well ahead of the playhead, bytes are asked for at a multiple of the bitrate, so that others may catch up.
     fn earn_credit(&mut self, now: Micros, index: usize) {
-        let rate = self.chunks[index].byte_rate();
+        let rate = self.chunks[index].byte_rate() * self.speed;
         let earned = (now - self.credit_at).0 as f64 / 1e6 * rate * self.config.pace;
         self.credit = (self.credit + earned).clamp(-PACE_DEBT_SEC * rate, PACE_SAVED_SEC * rate);
         self.credit_at = now;

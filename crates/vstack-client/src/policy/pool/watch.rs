@@ -6,6 +6,12 @@ use crate::policy::{Action, CancelReason, Failure, Micros, NodeRecords};
 /// No byte for this long, or for four round trips, is silence (R6), and the longer limit while there is much in store.
 const SILENCE_MS: u64 = 700;
 const SILENCE_IN_COMFORT_MS: u64 = 2_000;
+/// When so many lanes are asked and nothing comes from any, the trouble is nearer than the nodes: then so many times as
+/// long is waited, since there is nobody else to ask.
+const TOGETHER: usize = 3;
+const TOGETHER_FACTOR: u64 = 3;
+/// A wake-up that is later than this says that this client did not run: no node is blamed for that time.
+const OWN_SLEEP: Micros = Micros::from_ms(250);
 /// A range is overdue (R7) after this many times its plan, and this much more; while urgent, and else.
 const OVERDUE_URGENT: (f64, f64) = (2.0, 0.15);
 const OVERDUE: (f64, f64) = (3.0, 0.5);
@@ -18,14 +24,52 @@ const LOOK_CLOSELY: Micros = Micros::from_ms(50);
 pub(super) const LAST_RESORT_AFTER: Micros = Micros::from_ms(2_000);
 
 impl Pool {
+    /// What this client has slept through is nobody's silence.
+    pub(super) fn forgive_own_sleep(&mut self, now: Micros) {
+        let Some(late_from) = self.wake_at.map(|at| at + OWN_SLEEP).filter(|from| *from < now) else {
+            return;
+        };
+        let slept = now - late_from;
+        for lane in &mut self.lanes {
+            lane.last_byte_at = (lane.last_byte_at + slept).min(now);
+            lane.last_end_at = (lane.last_end_at + slept).min(now);
+        }
+        for flight in self.flights.values_mut() {
+            flight.sent_at = (flight.sent_at + slept).min(now);
+            flight.first_at = flight.first_at.map(|at| (at + slept).min(now));
+        }
+        // Forgiven once.
+        self.wake_at = Some(now);
+    }
+
+    /// Since its last byte, or since it was asked.
+    fn quiet(&self, now: Micros, index: usize) -> Micros {
+        let lane = &self.lanes[index];
+        let head = lane.flights.first().and_then(|attempt| self.flights.get(attempt));
+        now - lane.last_byte_at.max(head.map_or(now, |flight| flight.sent_at))
+    }
+
+    /// Whether nothing has come from anybody for a while, though several are asked.
+    fn all_are_silent(&self, now: Micros) -> bool {
+        let asked = self.lanes.iter().filter(|lane| !lane.flights.is_empty());
+        let last = self.lanes.iter().map(|lane| lane.last_byte_at).max();
+        asked.count() >= TOGETHER && last.is_some_and(|last| now - last >= Micros::from_ms(SILENCE_MS))
+    }
+
     pub(super) fn watch_lanes(&mut self, now: Micros, records: &mut NodeRecords, actions: &mut Vec<Action>) {
         let in_store = self.reserve();
+        let together = self.all_are_silent(now);
         for index in 0..self.lanes.len() {
             if self.lanes[index].flights.is_empty() || !self.config.reclaim {
                 continue;
             }
             let comfort = !self.starved && in_store > self.config.urgent;
-            if !self.end_silence(now, index, comfort, records, actions) {
+            let floor_ms = match (together, comfort) {
+                (true, _) => TOGETHER_FACTOR * SILENCE_MS,
+                (false, true) => SILENCE_IN_COMFORT_MS,
+                (false, false) => SILENCE_MS,
+            };
+            if !self.end_silence(now, index, Micros::from_ms(floor_ms), records, actions) {
                 self.take_back_overdue(now, index, comfort, actions);
             }
         }
@@ -48,23 +92,12 @@ impl Pool {
         &mut self,
         now: Micros,
         index: usize,
-        comfort: bool,
+        floor: Micros,
         records: &mut NodeRecords,
         actions: &mut Vec<Action>,
     ) -> bool {
-        let lane = &self.lanes[index];
-        let sent_at = lane
-            .flights
-            .first()
-            .and_then(|attempt| self.flights.get(attempt))
-            .map(|flight| flight.sent_at);
-        let quiet = now - lane.last_byte_at.max(sent_at.unwrap_or(now));
-        let floor = if comfort {
-            SILENCE_IN_COMFORT_MS
-        } else {
-            SILENCE_MS
-        };
-        let limit = super::seconds(4.0 * lane.delay_sec()).max(Micros::from_ms(floor));
+        let quiet = self.quiet(now, index);
+        let limit = super::seconds(4.0 * self.lanes[index].delay_sec()).max(floor);
         if quiet < limit {
             return false;
         }
@@ -156,5 +189,127 @@ impl Pool {
         soon.unwrap_or(now + Micros::from_ms(250))
             .min(now + Micros::from_ms(250))
             .max(now + Micros(1_000))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{AttemptId, ChunkSpec, Fact, NodeIndex, PoolConfig, Shape};
+
+    /// Three nodes have everything.
+    struct Told {
+        pool: Pool,
+        records: NodeRecords,
+        now: Micros,
+        running: Vec<(AttemptId, NodeIndex, u64)>,
+        silent: Vec<(Micros, NodeIndex)>,
+    }
+
+    fn told() -> Told {
+        let spec = |seq: u64| ChunkSpec {
+            start: Micros::from_ms(seq * 4_000),
+            end: Micros::from_ms((seq + 1) * 4_000),
+            shape: Shape::copies(20_000_000, (0..3).map(NodeIndex)),
+        };
+        let mut told = Told {
+            pool: Pool::new(PoolConfig::default(), (0..8).map(spec).collect()),
+            records: NodeRecords::default(),
+            now: Micros(1),
+            running: Vec::new(),
+            silent: Vec::new(),
+        };
+        told.tell(Fact::Tick);
+        told
+    }
+
+    impl Told {
+        fn tell(&mut self, fact: Fact) {
+            for action in self.pool.apply(self.now, &mut self.records, fact) {
+                match action {
+                    Action::Start(start) => self.running.push((start.attempt, start.node, 0)),
+                    Action::Cancel {
+                        attempt, node, why, ..
+                    } => {
+                        self.running.retain(|(other, ..)| *other != attempt);
+                        if why == CancelReason::Silent {
+                            self.silent.push((self.now, node));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+
+        /// So much time passes in which these nodes send a little, without any range ever ending.
+        fn pass(&mut self, ms: u64, sending: &[u16]) {
+            let until = self.now + Micros::from_ms(ms);
+            while self.now < until {
+                self.now = self.now + Micros::from_ms(50);
+                for (attempt, node, bytes) in self.running.clone() {
+                    if sending.contains(&node.0) {
+                        let bytes = bytes + 100;
+                        self.tell(Fact::Progress { attempt, bytes });
+                        if let Some(running) = self.running.iter_mut().find(|(other, ..)| *other == attempt) {
+                            running.2 = bytes;
+                        }
+                    }
+                }
+                self.tell(Fact::Tick);
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_that_did_not_run_blames_nobody_and_sees_silence_afterwards() {
+        let mut told = told();
+        told.pass(500, &[0, 1, 2]);
+        told.now = told.now + Micros::from_ms(60_000);
+        told.tell(Fact::Tick);
+        assert_eq!(told.silent, [], "it slept itself");
+        let awake = told.now;
+        told.pass(3_000, &[1, 2]);
+        let (at, node) = told.silent.first().copied().expect("node-1 is silent now");
+        assert_eq!(node, NodeIndex(0));
+        assert!(at - awake < Micros::from_ms(2_000), "{at:?} after {awake:?}");
+    }
+
+    #[test]
+    fn lanes_that_fall_silent_together_are_waited_for_longer_than_one_alone() {
+        let first_silence = |sending: &[u16]| {
+            let mut told = told();
+            told.pass(500, &[0, 1, 2]);
+            let from = told.now;
+            told.pass(10_000, sending);
+            told.silent.first().expect("it is seen in the end").0 - from
+        };
+        let alone = first_silence(&[1, 2]);
+        let together = first_silence(&[]);
+        assert!(
+            alone >= Micros::from_ms(SILENCE_MS) && alone < Micros::from_ms(1_000),
+            "{alone:?}"
+        );
+        let limit = Micros::from_ms(TOGETHER_FACTOR * SILENCE_MS);
+        assert!(
+            together >= limit && together < limit + Micros::from_ms(300),
+            "{together:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_ahead_lasts_shorter_when_a_video_is_played_faster() {
+        let mut told = told();
+        told.tell(Fact::Starved(false));
+        let mut play = |speed: u64, from_ms: u64| {
+            for step in 0..40 {
+                told.now = told.now + Micros::from_ms(100);
+                told.tell(Fact::Position(Micros::from_ms(from_ms + step * 100 * speed)));
+            }
+            told.pool
+                .until_played(told.pool.position + Micros::from_ms(8_000))
+        };
+        assert_eq!(play(1, 0), Micros::from_ms(8_000));
+        assert_eq!(play(4, 4_000), Micros::from_ms(2_000));
+        assert_eq!(play(0, 20_000), Micros::from_ms(8_000), "paused");
     }
 }
