@@ -463,8 +463,8 @@ pub(crate) struct PlayOptions {
     /// Where to begin.
     #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
     pub(crate) from: f64,
-    /// How a source is chosen for each chunk: seed, pool (ranges from several nodes), or to compare with: round-robin, random, single.
-    #[arg(long, value_name = "NAME", env = "VSTACK_POLICY", default_value_t = PolicyName::Seed)]
+    /// How sources are chosen: pool (ranges of a chunk from several nodes at once), seed (whole chunks by score), or to compare with: round-robin, random, single.
+    #[arg(long, value_name = "NAME", env = "VSTACK_POLICY", default_value_t = PolicyName::default())]
     pub(crate) policy: PolicyName,
     /// Write down all that the policy hears and answers, as JSON lines that `vstack trace replay` plays back.
     #[arg(long, value_name = "FILE")]

@@ -15,13 +15,24 @@ const TITLE_MATCHES: u32 = 500;
 
 /// Where `vstack dev` keeps its cluster unless told otherwise.
 pub(crate) fn default_data() -> PathBuf {
+    let share = home("XDG_DATA_HOME", ".local/share");
+    share.unwrap_or_else(std::env::temp_dir).join("vstack/dev")
+}
+
+/// Where `vstack play` keeps what it has measured of nodes. Nowhere without a home: a guess is not worth a file that others
+/// can put into a shared folder.
+pub(crate) fn history_file() -> Option<PathBuf> {
+    Some(home("XDG_CACHE_HOME", ".cache")?.join("vstack/nodes.json"))
+}
+
+/// The folder that `variable` names, else `below` the user's home.
+fn home(variable: &str, below: &str) -> Option<PathBuf> {
     let absolute = |name: &str| {
         std::env::var_os(name)
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
     };
-    let share = absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")));
-    share.unwrap_or_else(std::env::temp_dir).join("vstack/dev")
+    absolute(variable).or_else(|| absolute("HOME").map(|home| home.join(below)))
 }
 
 /// The metadata role's address: as given, else of the cluster that runs here, else where `vstack dev` would listen.

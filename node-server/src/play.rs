@@ -1,9 +1,13 @@
 //! `vstack play`: playback through the smart client without a window.
 
+use std::collections::BTreeMap;
+
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use vstack_api::ErrorCode;
-use vstack_client::{ClientConfig, Cluster, HeadlessOptions, Pace, SessionEvent, SessionReport, headless};
+use vstack_client::{
+    ClientConfig, Cluster, Fault, HeadlessOptions, Pace, SessionEvent, SessionReport, headless,
+};
 use vstack_core::manifest::seconds_to_ms;
 
 use crate::args::{Place, PlayOptions, Sink};
@@ -16,6 +20,7 @@ pub(crate) async fn run(options: PlayOptions, place: &Place, output: &Output) ->
     let pace = pace(options.speed)?;
     let config = ClientConfig {
         policy: options.policy,
+        history_file: cluster::history_file(),
         ..ClientConfig::new(cluster::metadata_url(place))
     };
     let client = Cluster::connect(config).await?;
@@ -43,6 +48,7 @@ pub(crate) async fn run(options: PlayOptions, place: &Place, output: &Output) ->
     while let Ok(event) = events.try_recv() {
         show(&event, output);
     }
+    client.save_history().await;
     let report = session.report();
     output.say(&report, || described(&report));
     drop(playing);
@@ -105,24 +111,100 @@ fn described(report: &SessionReport) -> String {
     let startup = report
         .startup_ms
         .map_or_else(|| "never".to_owned(), |ms| format!("{ms} ms"));
-    let nodes = report
-        .bytes_by_node
-        .iter()
-        .map(|(name, bytes)| format!("  {name}  {}", table::size(*bytes)));
-    format!(
-        "{} of {} chunks, {} verified, {} wasted\nstart-up {startup}, {} stalls ({} ms), buffer {:.1} s on average, {:.1} s at least\n\
-         {} failovers, {} faults, {:.2} requests for each chunk\n{}",
-        report.chunks,
-        report.total_chunks,
-        table::size(report.bytes),
-        table::size(report.wasted_bytes),
-        report.stalls,
-        report.stall_ms,
-        report.avg_buffer_s,
-        report.min_buffer_s,
-        report.failovers,
-        report.faults.len(),
-        report.requests_per_chunk,
-        nodes.collect::<Vec<_>>().join("\n")
-    )
+    let mut lines = vec![
+        format!(
+            "{} of {} chunks, {} verified, {} wasted, {} asked for twice",
+            report.chunks,
+            report.total_chunks,
+            table::size(report.bytes),
+            table::size(report.wasted_bytes),
+            table::size(report.hedged_bytes)
+        ),
+        format!(
+            "start-up {startup}, {} stalls ({} ms), buffer {:.1} s on average, above {:.1} s for 95 % of the time, {:.1} s at least",
+            report.stalls, report.stall_ms, report.avg_buffer_s, report.p5_buffer_s, report.min_buffer_s
+        ),
+        format!(
+            "policy {}, {:.2} requests for each chunk, {} failovers, {} faults",
+            report.policy,
+            report.requests_per_chunk,
+            report.failovers,
+            report.faults.len()
+        ),
+    ];
+    let bytes = report.bytes_by_node.iter();
+    lines.extend(bytes.map(|(name, bytes)| format!("  {name}  {}", table::size(*bytes))));
+    lines.extend(faults_described(&report.faults));
+    lines.join("\n")
+}
+
+/// A line for each node and kind of fault.
+fn faults_described(faults: &[Fault]) -> Vec<String> {
+    let mut kinds: BTreeMap<(u16, &str), Vec<&Fault>> = BTreeMap::new();
+    for fault in faults {
+        let kind = fault.failure.kind();
+        kinds.entry((fault.node.index, kind)).or_default().push(fault);
+    }
+    kinds
+        .into_values()
+        .filter_map(|faults| told_together(&faults))
+        .collect()
+}
+
+fn told_together(faults: &[&Fault]) -> Option<String> {
+    let last = faults.last()?;
+    let mut detect: Vec<u64> = faults.iter().map(|fault| fault.detect_ms).collect();
+    detect.sort_unstable();
+    let (half, most) = (detect.get(detect.len() / 2)?, detect.last()?);
+    let wasted = faults.iter().map(|fault| fault.wasted_bytes).sum();
+    Some(format!(
+        "  {} {}: {} times, noticed after {half} ms (median), {most} ms at most; {} wasted",
+        last.node.name,
+        last.failure,
+        faults.len(),
+        table::size(wasted)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vstack_client::NodeRef;
+    use vstack_client::policy::Failure;
+
+    const NODE: &str = "3b241101-e2bb-4255-8caf-4136c566a962";
+
+    fn fault(index: u16, failure: Failure, detect_ms: u64) -> Fault {
+        let node = NodeRef {
+            index,
+            name: format!("node-{}", index + 1),
+            node_id: NODE.parse().unwrap(),
+        };
+        Fault {
+            at_ms: 0,
+            node,
+            seq: 0,
+            failure,
+            detect_ms,
+            wasted_bytes: 1_000,
+            recovered_ms: None,
+            recovered_by: None,
+        }
+    }
+
+    #[test]
+    fn faults_are_told_by_node_and_kind_with_the_time_it_took_to_notice() {
+        let silent = |after_ms| Failure::Silent { after_ms };
+        let faults = [
+            fault(1, silent(700), 700),
+            fault(0, Failure::WrongBytes, 0),
+            fault(1, silent(900), 900),
+            fault(1, silent(800), 800),
+        ];
+        let lines = faults_described(&faults);
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].starts_with("  node-1 sent wrong bytes: 1 times, noticed after 0 ms"));
+        let expected = "node-2 silent for 0.8 s: 3 times, noticed after 800 ms (median), 900 ms at most; ";
+        assert!(lines[1].contains(expected), "{lines:?}");
+    }
 }

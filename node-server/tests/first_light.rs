@@ -94,10 +94,14 @@ fn check_playback(cluster: &Dev, video: &str) {
         .iter()
         .filter_map(|chunk| chunk["size_bytes"].as_u64())
         .sum();
-    assert_eq!(
-        report["bytes"].as_u64(),
-        Some(bytes),
-        "every byte of the video was delivered and verified"
+    // What was asked for twice may have come twice.
+    let (verified, twice) = (
+        report["bytes"].as_u64().unwrap(),
+        report["hedged_bytes"].as_u64().unwrap(),
+    );
+    assert!(
+        (bytes..=bytes + twice).contains(&verified),
+        "every byte of the video was delivered and verified: {report}"
     );
     assert!(
         report["startup_ms"].as_u64().unwrap() < 2_000,

@@ -1,22 +1,25 @@
 //! A client's view of one cluster: the catalogue, the nodes and their measurements, shared by all its sessions.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use vstack_api::{HttpTransport, MetadataClient, Transport};
 use vstack_core::id::{ChunkId, NodeId, VideoId};
 use vstack_core::manifest::ManifestChunk;
 
 use crate::clock::Clock;
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, PolicyName};
 use crate::error::ClientError;
 use crate::fetch::{Setback, fetch};
+use crate::history;
 use crate::monitor;
 use crate::node::{NodeTable, NodeView};
-use crate::policy::{Action, ChunkSpec, Fact, Failure, Micros, Seed, Start};
+use crate::policy::{Action, ChunkSpec, Fact, Failure, Micros, Prior, Seed, Start};
 use crate::session::Session;
 use crate::source::Source;
 use crate::trace::TraceSink;
@@ -33,10 +36,61 @@ pub(crate) struct Shared {
     pub(crate) config: ClientConfig,
     pub(crate) catalogue: MetadataClient,
     pub(crate) clock: Clock,
+    /// Of sessions that are opened from now on.
+    policy: Mutex<PolicyName>,
     nodes: Mutex<NodeTable>,
+    /// Sees a change whenever the catalogue's list has a node that was not known, or a known one at a new address.
+    pub(crate) nodes_changed: watch::Sender<()>,
+    /// Held while the history is written.
+    history: Mutex<HistoryState>,
+}
+
+#[derive(Debug, Default)]
+struct HistoryState {
+    /// What was measured later is not in the file yet.
+    saved_at: Micros,
+    /// Said once and not every 15 s.
+    failed: bool,
+}
+
+/// What an earlier run knew of nodes.
+async fn remembered(file: Option<PathBuf>, clock: &Clock) -> BTreeMap<NodeId, Prior> {
+    let Some(file) = file else { return BTreeMap::new() };
+    let now = clock.unix(clock.now());
+    let read = tokio::task::spawn_blocking(move || history::read(&file, now));
+    // It ends early only with the runtime.
+    read.await.unwrap_or_default()
 }
 
 impl Shared {
+    /// Writes what was learned of nodes since the last time to the history's file, if there is one. Blocks.
+    pub(crate) fn save_history(&self) {
+        let Some(file) = &self.config.history_file else {
+            return;
+        };
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now();
+        let priors = self.nodes().priors(now);
+        if priors
+            .iter()
+            .all(|(_, prior)| now - prior.age <= history.saved_at)
+        {
+            return;
+        }
+        match history::write(file, self.clock.unix(now), priors) {
+            Ok(()) => (history.saved_at, history.failed) = (now, false),
+            Err(_) if history.failed => {}
+            Err(error) => {
+                history.failed = true;
+                tracing::warn!(file = %file.display(), %error, "the history of nodes cannot be written");
+            }
+        }
+    }
+
+    pub(crate) fn policy(&self) -> PolicyName {
+        *self.policy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn nodes(&self) -> MutexGuard<'_, NodeTable> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -85,12 +139,18 @@ impl Cluster {
         transport: Arc<dyn Transport>,
     ) -> Result<Self, ClientError> {
         let catalogue = MetadataClient::with_transport(&config.metadata_url, Arc::clone(&transport));
-        let nodes = Mutex::new(NodeTable::new(transport));
+        let clock = Clock::start();
+        let remembered = remembered(config.history_file.clone(), &clock).await;
+        let nodes = Mutex::new(NodeTable::new(transport, remembered));
+        let policy = Mutex::new(config.policy);
         let shared = Arc::new(Shared {
             config,
+            policy,
             catalogue,
-            clock: Clock::start(),
+            clock,
             nodes,
+            nodes_changed: watch::Sender::new(()),
+            history: Mutex::default(),
         });
         monitor::read_nodes(&shared).await?;
         monitor::first_round(&shared).await;
@@ -110,6 +170,25 @@ impl Cluster {
     #[must_use]
     pub fn config(&self) -> &ClientConfig {
         &self.shared.config
+    }
+
+    /// By which sessions begin that are opened from now on.
+    #[must_use]
+    pub fn policy(&self) -> PolicyName {
+        self.shared.policy()
+    }
+
+    /// The same; a session that is open is told by itself ([`Session::set_policy`]).
+    pub fn set_policy(&self, policy: PolicyName) {
+        *self.shared.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
+    }
+
+    /// Writes what was learned of nodes to [`ClientConfig::history_file`] now. It is also written every 15 s.
+    pub async fn save_history(&self) {
+        let shared = Arc::clone(&self.shared);
+        let saved = tokio::task::spawn_blocking(move || shared.save_history());
+        // It ends early only with the runtime.
+        let _ = saved.await;
     }
 
     /// What is known of each node, by index.
@@ -166,7 +245,7 @@ impl<'a> Single<'a> {
         Self {
             shared,
             source,
-            seed: Seed::new(shared.config.seed(), vec![spec]),
+            seed: Seed::new(shared.config.seed(shared.policy()), vec![spec]),
             last: None,
         }
     }

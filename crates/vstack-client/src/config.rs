@@ -1,6 +1,7 @@
 //! What a client can be told.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -13,9 +14,9 @@ use crate::policy::{Choice, Micros, PolicyConfig, PoolConfig, SeedConfig};
 #[serde(rename_all = "kebab-case")]
 pub enum PolicyName {
     /// The documented base policy.
-    #[default]
     Seed,
     /// Ranges of a chunk from several nodes at once.
+    #[default]
     Pool,
     /// To compare with: each chunk from the next replica in turn.
     RoundRobin,
@@ -70,33 +71,37 @@ impl FromStr for PolicyName {
     }
 }
 
-/// How a client behaves. [`ClientConfig::new`] gives the figures of the base policy.
+/// How a client behaves. [`ClientConfig::new`] gives what ships.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientConfig {
     /// `http://host:port` of the metadata role.
     pub metadata_url: String,
+    /// Of sessions, until [`Cluster::set_policy`](crate::Cluster::set_policy) names another.
     pub policy: PolicyName,
-    /// Chunks fetched at the same time.
+    /// Whole chunks fetched at the same time; the pooled policy has a limit for each node instead.
     pub max_downloads: usize,
     /// Filling the buffer stops when this much lies ahead.
     pub target_buffer_ms: u64,
-    /// Filling starts again when less than this lies ahead.
+    /// Filling starts again when less than this lies ahead; the pooled policy has a mark of its own.
     pub low_water_ms: u64,
+    /// Where what was measured of nodes is kept between runs, if anywhere.
+    pub history_file: Option<PathBuf>,
     /// Names this client in its reports.
     pub client_id: Uuid,
 }
 
 impl ClientConfig {
-    /// The base policy against the cluster whose metadata role listens at `metadata_url`.
+    /// The pooled policy with the figures of the base policy, against the cluster whose metadata role listens at `metadata_url`.
     #[must_use]
     pub fn new(metadata_url: impl Into<String>) -> Self {
         let seed = SeedConfig::default();
         Self {
             metadata_url: metadata_url.into(),
-            policy: PolicyName::Seed,
+            policy: PolicyName::default(),
             max_downloads: seed.max_downloads,
             target_buffer_ms: seed.target.as_ms(),
             low_water_ms: seed.low_water.as_ms(),
+            history_file: None,
             client_id: Uuid::new_v4(),
         }
     }
@@ -104,10 +109,14 @@ impl ClientConfig {
     /// The figures of the policy that it names.
     #[must_use]
     pub fn policy_config(&self) -> PolicyConfig {
-        match self.policy {
+        self.policy_config_of(self.policy)
+    }
+
+    pub(crate) fn policy_config_of(&self, policy: PolicyName) -> PolicyConfig {
+        match policy {
             PolicyName::Pool => PolicyConfig::Pool(self.pool()),
             PolicyName::Seed | PolicyName::RoundRobin | PolicyName::Random | PolicyName::Single => {
-                PolicyConfig::Seed(self.seed())
+                PolicyConfig::Seed(self.seed(policy))
             }
         }
     }
@@ -123,8 +132,8 @@ impl ClientConfig {
     }
 
     /// Of the policies that take whole chunks; a chunk outside a session is fetched whole under every policy.
-    pub(crate) fn seed(&self) -> SeedConfig {
-        let choice = match self.policy {
+    pub(crate) fn seed(&self, policy: PolicyName) -> SeedConfig {
+        let choice = match policy {
             PolicyName::Seed | PolicyName::Pool => Choice::Score,
             PolicyName::RoundRobin => Choice::RoundRobin,
             PolicyName::Random => Choice::Random {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use vstack_core::time::UnixMillis;
 
+use crate::config::PolicyName;
 use crate::node::NodeRef;
 use crate::policy::{BlockRange, CancelReason, DropReason, Failure, Need};
 
@@ -112,6 +113,11 @@ pub enum EventKind {
         moved_chunks: usize,
         error: Option<String>,
     },
+    /// Another policy decides from now on.
+    PolicyChanged {
+        from: PolicyName,
+        to: PolicyName,
+    },
     Sought {
         position_ms: u64,
     },
@@ -131,6 +137,9 @@ impl EventKind {
         if let Self::Cancelled { why, .. } = self {
             return matches!(why, CancelReason::Silent | CancelReason::Overdue);
         }
+        if let Self::ManifestRead { moved_chunks, error } = self {
+            return *moved_chunks > 0 || error.is_some();
+        }
         matches!(
             self,
             Self::Failover { .. }
@@ -138,7 +147,7 @@ impl EventKind {
                 | Self::Unobtainable { .. }
                 | Self::BadBlock { .. }
                 | Self::Contradicted { .. }
-                | Self::ManifestRead { .. }
+                | Self::PolicyChanged { .. }
                 | Self::FirstFrame { .. }
                 | Self::StallStarted
                 | Self::StallEnded { .. }
@@ -219,6 +228,7 @@ impl EventKind {
             Self::ManifestRead {
                 error: Some(error), ..
             } => format!("the manifest cannot be read again: {error}"),
+            Self::PolicyChanged { from, to } => format!("{to} decides from now on, and no longer {from}"),
             Self::Sought { position_ms } => format!("jump to {}", seconds(*position_ms)),
             Self::FirstFrame { startup_ms } => format!("first picture after {}", seconds(*startup_ms)),
             Self::StallStarted => "playback waits for data".to_owned(),

@@ -1,12 +1,16 @@
-//! Playback without a decoder: chunks are taken as a player would take them and their bytes are dropped.
+//! Playback without a decoder: bytes are taken as the player takes them, fragment by fragment, and dropped.
 //!
-//! The media clock runs from the first chunk on; a chunk that is not there when the clock reaches its start is a stall,
-//! and the clock waits for it.
+//! The media clock runs from the first fragment on; one that is not there when the clock reaches its start is a stall,
+//! and the clock waits for it. A fragment may come before the rest of its chunk, when the policy finds that playback can
+//! go on from that. Where the manifest names no fragments, a chunk is taken whole.
 
+use std::ops::Range;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 use vstack_core::id::VideoId;
+use vstack_core::manifest::{Container, Manifest, ManifestChunk};
 
 use crate::cluster::Cluster;
 use crate::error::ClientError;
@@ -21,7 +25,7 @@ const POSITION_PERIOD: Duration = Duration::from_millis(100);
 pub enum Pace {
     /// `Times(1.0)` is real time.
     Times(f64),
-    /// Each chunk is taken as soon as it is there. Nothing can stall.
+    /// Each fragment is taken as soon as it is there. Nothing can stall.
     AsFastAsPossible,
 }
 
@@ -62,19 +66,75 @@ pub async fn play(
 /// # Errors
 /// A chunk cannot be had.
 pub async fn play_session(session: &Session, options: HeadlessOptions) -> Result<(), ClientError> {
-    let chunks = &session.manifest().chunks;
-    let first = chunks.partition_point(|chunk| chunk.end_ms() <= options.start_ms);
+    play_into(session, options, |_, _| ()).await
+}
+
+/// Bytes of the video as a player gets them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unit {
+    pub seq: u32,
+    /// Of the chunk; `None`: all of it.
+    pub bytes: Option<Range<usize>>,
+    pub start_ms: u64,
+}
+
+/// The same, and `sink` is handed what a decoder would get.
+///
+/// # Errors
+/// A chunk cannot be had.
+pub async fn play_into(
+    session: &Session,
+    options: HeadlessOptions,
+    mut sink: impl FnMut(&Unit, Bytes),
+) -> Result<(), ClientError> {
+    let units = units(session.manifest(), session.chunk_count());
+    // The last one that begins by then: playback starts in the middle of it.
+    let first = units.partition_point(|unit| unit.start_ms <= options.start_ms);
     if options.start_ms > 0 {
         session.seek(options.start_ms);
     }
     let mut clock = None;
-    for (seq, chunk) in (0..session.chunk_count()).zip(chunks).skip(first) {
-        let start_ms = chunk.start_ms().max(options.start_ms);
-        take(session, seq, start_ms, options.pace, &mut clock).await?;
-        tracing::trace!(seq, "chunk taken");
+    for unit in &units[first.saturating_sub(1)..] {
+        let start_ms = unit.start_ms.max(options.start_ms);
+        let bytes = take(session, unit, start_ms, options.pace, &mut clock).await?;
+        sink(unit, bytes);
+        tracing::trace!(unit.seq, start_ms, "taken");
     }
     finish(session, options.pace, clock).await;
     Ok(())
+}
+
+/// By time.
+fn units(manifest: &Manifest, chunk_count: u32) -> Vec<Unit> {
+    let whole_files = manifest.container == Container::Mp4Segments;
+    let chunks = (0..chunk_count).zip(&manifest.chunks);
+    chunks
+        .flat_map(|(seq, chunk)| units_of(seq, chunk, whole_files))
+        .collect()
+}
+
+fn units_of(seq: u32, chunk: &ManifestChunk, whole_files: bool) -> Vec<Unit> {
+    let span = |(offset, size): (u32, u32)| {
+        let start = usize::try_from(offset).ok()?;
+        let end = start.checked_add(usize::try_from(size).ok()?)?;
+        (size > 0 && end as u64 <= chunk.size_bytes).then_some(start..end)
+    };
+    let fragments = chunk.fragments.iter().map(|fragment| {
+        Some(Unit {
+            seq,
+            bytes: Some(span((fragment.offset, fragment.size))?),
+            start_ms: fragment.start_ms,
+        })
+    });
+    // Nothing of the manifest is trusted: a fragment outside its chunk makes the chunk one unit.
+    match fragments.collect::<Option<Vec<_>>>() {
+        Some(units) if !units.is_empty() && !whole_files => units,
+        _ => vec![Unit {
+            seq,
+            bytes: None,
+            start_ms: chunk.start_ms(),
+        }],
+    }
 }
 
 /// The media clock: at `at`, playback was at `media_ms`.
@@ -102,24 +162,31 @@ impl MediaClock {
     }
 }
 
-/// Waits until the media clock reaches the chunk, then until the chunk is there.
+async fn read(session: &Session, unit: &Unit) -> Result<Bytes, ClientError> {
+    match &unit.bytes {
+        Some(range) => session.bytes(unit.seq, range.clone()).await,
+        None => session.chunk(unit.seq).await,
+    }
+}
+
+/// Waits until the media clock reaches the unit, then until its bytes are there.
 async fn take(
     session: &Session,
-    seq: u32,
+    unit: &Unit,
     start_ms: u64,
     pace: Pace,
     clock: &mut Option<MediaClock>,
-) -> Result<(), ClientError> {
+) -> Result<Bytes, ClientError> {
     if let Some(running) = *clock {
         run_to(session, running, start_ms).await;
-        // A chunk that is there is taken even when its time has come already.
-        if let Ok(Ok(_)) = timeout_at(running.reaches(start_ms), session.chunk(seq)).await {
-            return Ok(());
+        // What is there is taken even when its time has come already.
+        if let Ok(Ok(bytes)) = timeout_at(running.reaches(start_ms), read(session, unit)).await {
+            return Ok(bytes);
         }
         session.note_stall(true);
     }
     session.set_position(start_ms);
-    session.chunk(seq).await?;
+    let bytes = read(session, unit).await?;
     session.note_stall(false);
     session.note_first_frame();
     session.note_playing(true);
@@ -130,7 +197,7 @@ async fn take(
             speed: speed.max(f64::MIN_POSITIVE),
         });
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// Tells the position until the clock shows `media_ms`.

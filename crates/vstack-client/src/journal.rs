@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use tokio::sync::broadcast;
 
 use crate::clock::Clock;
+use crate::config::PolicyName;
 use crate::event::{EventKind, SessionEvent};
 use crate::node::NodeRef;
 use crate::policy::{AttemptId, Failure, Micros, NodeIndex};
@@ -76,6 +77,7 @@ pub(crate) struct Totals {
     pub(crate) chunks: u64,
     pub(crate) requests: u64,
     pub(crate) failovers: u64,
+    pub(crate) policy_changes: u32,
     pub(crate) hash_failures: u64,
     pub(crate) stalls: u32,
     stall: Micros,
@@ -237,6 +239,17 @@ impl Journal {
     pub(crate) fn cancelled(&mut self, now: Micros, attempt: AttemptId, node: NodeIndex, wasted_bytes: u64) {
         self.totals.wasted_bytes += wasted_bytes;
         self.ended(now, attempt, node, Outcome::Cancelled);
+    }
+
+    /// Verified bytes that are thrown away before they made a chunk.
+    pub(crate) fn given_up(&mut self, bytes: u64) {
+        self.totals.wasted_bytes += bytes;
+    }
+
+    /// Another policy decides from now on.
+    pub(crate) fn policy_changed(&mut self, now: Micros, from: PolicyName, to: PolicyName) {
+        self.totals.policy_changes += 1;
+        self.tell(now, EventKind::PolicyChanged { from, to });
     }
 
     fn ended(

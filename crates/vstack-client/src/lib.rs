@@ -12,6 +12,7 @@ mod error;
 mod event;
 mod fetch;
 pub mod headless;
+mod history;
 mod journal;
 mod monitor;
 mod node;

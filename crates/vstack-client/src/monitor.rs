@@ -14,7 +14,7 @@ use vstack_api::{ApiError, StorageClient};
 
 use crate::clock::micros;
 use crate::cluster::Shared;
-use crate::policy::NodeIndex;
+use crate::policy::{NodeIndex, NodeLoad};
 
 /// Base policy.
 const PING_PERIOD: Duration = Duration::from_secs(3);
@@ -32,8 +32,14 @@ pub(crate) async fn read_nodes(shared: &Shared) -> Result<(), ApiError> {
     // in which `vstack dev` names them.
     nodes.sort_by(|a, b| (a.node_url.len(), &a.node_url).cmp(&(b.node_url.len(), &b.node_url)));
     let mut table = shared.nodes();
+    let mut news = false;
     for node in nodes {
+        news |= table.is_news(node.node_id, &node.node_url);
         table.register(node.node_id, &node.node_url);
+    }
+    drop(table);
+    if news {
+        shared.nodes_changed.send_replace(());
     }
     Ok(())
 }
@@ -77,6 +83,8 @@ pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
                 }
                 if round.is_multiple_of(ROUNDS_BETWEEN_LISTS) && lists.is_empty() {
                     lists.spawn(reread_nodes(Arc::clone(&shared)));
+                    let shared = Arc::clone(&shared);
+                    lists.spawn_blocking(move || shared.save_history());
                 }
             }
         }
@@ -97,7 +105,17 @@ async fn ping(shared: Arc<Shared>, index: NodeIndex, client: StorageClient) -> N
     let mut table = shared.nodes();
     let record = table.records.record_mut(index);
     match answer {
-        Ok(_) => record.ping_answered(now, latency),
+        Ok(pong) => {
+            record.ping_answered(now, latency);
+            if let (Some(requests_in_flight), Some(egress_bits_per_sec)) =
+                (pong.requests_in_flight, pong.egress_bps)
+            {
+                record.loaded(NodeLoad {
+                    requests_in_flight,
+                    egress_bits_per_sec,
+                });
+            }
+        }
         Err(_) => record.ping_unanswered(now),
     }
     index

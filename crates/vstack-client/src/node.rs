@@ -1,5 +1,6 @@
 //! The nodes that a client knows: their names, addresses and measurements.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use vstack_core::node::NodeHealth;
 use vstack_core::time::UnixMillis;
 
 use crate::clock::Clock;
-use crate::policy::{Micros, NodeIndex, NodeRecord, NodeRecords};
+use crate::policy::{Micros, NodeIndex, NodeLoad, NodeRecord, NodeRecords, Prior};
 
 /// Colours that the player has for nodes.
 const COLOURS: u16 = 5;
@@ -45,6 +46,8 @@ pub struct NodeView {
     pub node_url: String,
     pub measurements: Measurements,
     pub computed_score: f64,
+    /// What it said of itself when it was pinged last; `None` for a node that does not say.
+    pub load: Option<NodeLoad>,
     /// As this client sees it: down while pings get no answer, degraded while it is left alone after a failure.
     pub status: NodeHealth,
 }
@@ -101,16 +104,27 @@ struct Node {
 pub(crate) struct NodeTable {
     transport: Arc<dyn Transport>,
     nodes: Vec<Node>,
+    /// Of nodes that are not in the list yet: how they served an earlier run.
+    remembered: BTreeMap<NodeId, Prior>,
     pub(crate) records: NodeRecords,
 }
 
 impl NodeTable {
-    pub(crate) fn new(transport: Arc<dyn Transport>) -> Self {
+    /// `remembered` is as old as it says when the clock begins.
+    pub(crate) fn new(transport: Arc<dyn Transport>, remembered: BTreeMap<NodeId, Prior>) -> Self {
         Self {
             transport,
             nodes: Vec::new(),
+            remembered,
             records: NodeRecords::default(),
         }
+    }
+
+    /// Whether the node is not known, or not at this address.
+    pub(crate) fn is_news(&self, id: NodeId, url: &str) -> bool {
+        let known = self.nodes.iter().find(|node| node.id == id);
+        let url = Endpoint::with_transport(url, Arc::clone(&self.transport));
+        known.is_none_or(|node| node.client.0.base_url() != url.base_url())
     }
 
     /// The index of a node that is reached at `url` now; `None` when the list is full.
@@ -119,13 +133,27 @@ impl NodeTable {
         let index = NodeIndex(u16::try_from(known.unwrap_or(self.nodes.len())).ok()?);
         let client = StorageClient(Endpoint::with_transport(url, Arc::clone(&self.transport)));
         match known {
-            None => self.nodes.push(Node { id, client }),
+            None => {
+                self.nodes.push(Node { id, client });
+                if let Some(prior) = self.remembered.remove(&id) {
+                    self.records.record_mut(index).remember(Micros(0), prior);
+                }
+            }
             Some(known) if self.nodes[known].client.0.base_url() != client.0.base_url() => {
                 self.nodes[known].client = client;
             }
             Some(_) => {}
         }
         Some(index)
+    }
+
+    /// How each node serves, as of `now`, where that is known.
+    pub(crate) fn priors(&self, now: Micros) -> Vec<(NodeId, Prior)> {
+        let prior = |(index, node): (NodeIndex, &Node)| {
+            let record = self.records.record(index)?;
+            Some((node.id, record.prior(now)?))
+        };
+        self.indexed().filter_map(prior).collect()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -166,6 +194,7 @@ impl NodeTable {
                 node_id: node.id,
                 node_url: node.client.0.base_url().to_owned(),
                 computed_score: record.score(),
+                load: record.load(),
                 status: status(&record, now),
                 measurements: measurements(&record, clock),
             }

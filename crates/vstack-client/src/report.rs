@@ -15,7 +15,10 @@ use crate::policy::Failure;
 pub struct SessionReport {
     pub video_id: VideoId,
     pub client_id: Uuid,
+    /// The one that decided last.
     pub policy: PolicyName,
+    /// Times that another one took over.
+    pub policy_changes: u32,
     /// Since the session was opened.
     pub session_ms: u64,
     /// Every chunk of the video was delivered and verified at least once.
@@ -35,7 +38,7 @@ pub struct SessionReport {
     pub min_buffer_s: f64,
     /// Verified.
     pub bytes: u64,
-    /// Received and of no use: of attempts that failed or were cancelled.
+    /// Received and of no use: of attempts that failed or were cancelled, and blocks of chunks that were given up.
     pub wasted_bytes: u64,
     /// Asked for although another request was running for them; part of `bytes` where they were right.
     pub hedged_bytes: u64,

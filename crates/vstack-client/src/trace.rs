@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use vstack_core::manifest::Manifest;
 
 use crate::cluster;
+use crate::config::PolicyName;
 use crate::policy::ChunkSpec;
 use crate::policy::trace::{Head, Recorder, TRACE_VERSION};
 
@@ -43,6 +44,7 @@ impl TraceSink {
     pub(crate) fn recorder(
         self,
         cluster: &cluster::Shared,
+        policy: PolicyName,
         manifest: &Manifest,
         chunks: &[ChunkSpec],
     ) -> Recorder {
@@ -56,7 +58,7 @@ impl TraceSink {
             video_id: manifest.video_id,
             zero_at: cluster.clock.unix(crate::policy::Micros(0)),
             nodes: addresses(cluster.nodes().clients()),
-            policy: cluster.config.policy_config(),
+            policy: cluster.config.policy_config_of(policy),
             chunks: chunks.to_vec(),
         };
         Recorder::new(&head, move |line| {

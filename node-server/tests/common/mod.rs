@@ -32,6 +32,9 @@ pub fn vstack() -> Command {
     for name in ["VSTACK_METADATA_URL", "RUST_LOG"] {
         command.env_remove(name);
     }
+    // What a test measures is nothing for the user's own cache.
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
+    command.env("XDG_CACHE_HOME", cache);
     command
 }
 

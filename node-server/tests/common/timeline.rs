@@ -50,8 +50,13 @@ impl Playback {
             .map(|(node, _)| node.as_str())
     }
 
+    /// Chunks that are whole.
     pub fn delivered(&self) -> usize {
-        self.count("delivered")
+        let whole = |event: &&Value| {
+            let is_chunk = event["event"] == "delivered" && event["blocks"].is_null();
+            is_chunk || event["event"] == "completed"
+        };
+        self.events.iter().filter(whole).count()
     }
 
     pub fn count(&self, kind: &str) -> usize {

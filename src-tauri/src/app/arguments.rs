@@ -17,8 +17,8 @@ pub struct Arguments {
     /// Play this video at once.
     #[arg(long, value_name = "VIDEO_ID")]
     pub play: Option<VideoId>,
-    /// How a source is chosen for each chunk: seed, pool (ranges from several nodes), or to compare with: round-robin, random, single.
-    #[arg(long, value_name = "NAME", env = "VSTACK_POLICY", default_value_t = PolicyName::Seed)]
+    /// How sources are chosen: pool (ranges of a chunk from several nodes at once), seed (whole chunks by score), or to compare with: round-robin, random, single.
+    #[arg(long, value_name = "NAME", env = "VSTACK_POLICY", default_value_t = PolicyName::default())]
     pub policy: PolicyName,
     /// Print what plays, and where on the screen, as JSON lines.
     #[arg(long)]

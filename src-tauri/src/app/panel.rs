@@ -170,6 +170,7 @@ mod tests {
                 last_updated: None,
             },
             computed_score: 12.5,
+            load: None,
             status,
         }
     }

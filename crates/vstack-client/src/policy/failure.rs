@@ -33,6 +33,22 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// One word for each kind, as JSON names it.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Silent { .. } => "silent",
+            Self::Broken { .. } => "broken",
+            Self::WrongLength { .. } => "wrong_length",
+            Self::WrongBytes => "wrong_bytes",
+            Self::NotFound => "not_found",
+            Self::TooFewShards { .. } => "too_few_shards",
+            Self::Refused { .. } => "refused",
+            Self::NotUnderstood { .. } => "not_understood",
+        }
+    }
+
     /// Whether the node is to be left alone for a while. A missing chunk says something about the manifest, and missing
     /// shards about other nodes.
     #[must_use]

@@ -172,7 +172,9 @@ impl Seed {
             | Fact::Progress { .. }
             | Fact::Verified { .. }
             | Fact::BadBlock { .. }
-            | Fact::Finished { .. } => {}
+            | Fact::Finished { right: true, .. } => {}
+            // Another policy had its blocks when this one took over.
+            Fact::Finished { seq, right: false } => self.contradicted(seq),
             Fact::Position(position) => self.position = position,
             Fact::Seek(position) => {
                 self.position = position;
@@ -198,6 +200,14 @@ impl Seed {
         self.turn_refill(&mut actions);
         self.start_attempts(now, records, &mut actions);
         actions
+    }
+
+    fn contradicted(&mut self, seq: u32) {
+        if let Some(chunk) = self.chunks.get_mut(seq as usize)
+            && chunk.state == State::Held
+        {
+            chunk.state = State::Missing;
+        }
     }
 
     /// Verified time ahead of the playhead, without a gap.

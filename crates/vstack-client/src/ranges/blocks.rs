@@ -28,6 +28,11 @@ impl Partial {
         }
     }
 
+    /// Of all its blocks.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.bytes_by_node.values().sum()
+    }
+
     /// Who brought most of it.
     pub(crate) fn main_node(&self) -> Option<NodeIndex> {
         let most = self.bytes_by_node.iter().max_by_key(|(_, bytes)| **bytes);

@@ -19,6 +19,7 @@ use vstack_core::id::VideoId;
 use vstack_core::manifest::Manifest;
 
 use crate::cluster::Cluster;
+use crate::config::PolicyName;
 use crate::error::ClientError;
 use crate::event::SessionEvent;
 use crate::report::SessionReport;
@@ -38,6 +39,7 @@ enum Command {
     Wanted { seq: u32 },
     Unwanted { seq: u32 },
     Starved { starved: bool },
+    Policy { policy: PolicyName },
 }
 
 /// A playback. Cheap to clone; dropping the last clone stops its downloads.
@@ -69,8 +71,9 @@ impl Session {
         let manifest = cluster.catalogue().manifest(video).await?;
         let sources = sources(&manifest, &mut cluster.shared().nodes())?;
         let specs = specs(&manifest, &sources);
-        let recorder = trace.map(|sink| sink.recorder(cluster.shared(), &manifest, &specs));
-        let shared = Arc::new(Shared::new(cluster.shared(), &specs, opened));
+        let policy = cluster.policy();
+        let recorder = trace.map(|sink| sink.recorder(cluster.shared(), policy, &manifest, &specs));
+        let shared = Arc::new(Shared::new(cluster.shared(), policy, &specs, opened));
         let (commands, inbox) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
         let driver = Driver::new(
@@ -78,7 +81,7 @@ impl Session {
             Arc::clone(&shared),
             video,
             sources,
-            Scheduler::new(cluster.config(), specs, recorder),
+            Scheduler::new(cluster.config(), policy, specs, recorder),
         );
         tokio::spawn(driver.run(inbox, stop.clone()));
         let mut session = Self {
@@ -216,6 +219,18 @@ impl Session {
         let now = self.cluster.shared().clock.now();
         self.shared.lock().journal.stall(now, started);
         self.send(Command::Starved { starved: started });
+    }
+
+    /// Lets another policy decide from now on: what is verified and whole stays, what is under way is asked for anew.
+    /// While playback runs on the beginning of a chunk that is not whole yet, this waits until it is.
+    pub fn set_policy(&self, policy: PolicyName) {
+        self.send(Command::Policy { policy });
+    }
+
+    /// The policy that decides now.
+    #[must_use]
+    pub fn policy(&self) -> PolicyName {
+        self.shared.lock().policy
     }
 
     /// The state now.

@@ -1,20 +1,48 @@
-//! The policy that decides for a session, as its settings name it, and the trace of what it decides.
+//! The policy that decides for a session, as its settings name it, another one from a moment on, and the trace of what they
+//! decide.
 
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, PolicyName};
 use crate::policy::trace::Recorder;
 use crate::policy::{Action, ChunkSpec, Fact, Micros, NodeRecords, Policy};
 
 #[derive(Debug)]
 pub(super) struct Scheduler {
+    name: PolicyName,
     policy: Policy,
     recorder: Option<Recorder>,
 }
 
 impl Scheduler {
-    pub(super) fn new(config: &ClientConfig, specs: Vec<ChunkSpec>, recorder: Option<Recorder>) -> Self {
+    pub(super) fn new(
+        config: &ClientConfig,
+        name: PolicyName,
+        specs: Vec<ChunkSpec>,
+        recorder: Option<Recorder>,
+    ) -> Self {
         Self {
-            policy: Policy::new(config.policy_config(), specs),
+            name,
+            policy: Policy::new(config.policy_config_of(name), specs),
             recorder,
+        }
+    }
+
+    pub(super) const fn name(&self) -> PolicyName {
+        self.name
+    }
+
+    /// Another policy takes over; what is to be done at once.
+    pub(super) fn switch(
+        &mut self,
+        now: Micros,
+        records: &NodeRecords,
+        config: &ClientConfig,
+        name: PolicyName,
+    ) -> Vec<Action> {
+        self.name = name;
+        let to = config.policy_config_of(name);
+        match &mut self.recorder {
+            None => self.policy.switch(to),
+            Some(recorder) => recorder.switch(&mut self.policy, now, records, to),
         }
     }
 

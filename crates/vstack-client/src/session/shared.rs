@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use vstack_core::id::VideoId;
 
 use crate::cluster;
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, PolicyName};
 use crate::error::ClientError;
 use crate::journal::Journal;
 use crate::node::NodeView;
@@ -40,6 +40,8 @@ pub(crate) struct State {
     pub(crate) journal: Journal,
     pub(crate) position: Micros,
     pub(crate) level: Micros,
+    /// The one that decides now.
+    pub(crate) policy: PolicyName,
     closed: bool,
 }
 
@@ -52,7 +54,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(cluster: &cluster::Shared, specs: &[ChunkSpec], opened: Micros) -> Self {
+    pub(crate) fn new(
+        cluster: &cluster::Shared,
+        policy: PolicyName,
+        specs: &[ChunkSpec],
+        opened: Micros,
+    ) -> Self {
         let slot = |spec: &ChunkSpec| Slot {
             start_ms: spec.start.as_ms(),
             end_ms: spec.end.as_ms(),
@@ -69,6 +76,7 @@ impl Shared {
             journal: Journal::new(cluster.clock, opened),
             position: Micros(0),
             level: Micros(0),
+            policy,
             closed: false,
         };
         Self {
@@ -192,6 +200,14 @@ impl State {
         self.slots.get(seq as usize).map_or(0, |slot| slot.prefix.len())
     }
 
+    /// Whether the chunk at the playhead, or the one after it, is played from its beginning while its end is still missing.
+    pub(crate) fn plays_from_prefix(&self) -> bool {
+        let position_ms = self.position.as_ms();
+        let next = self.slots.partition_point(|slot| slot.end_ms <= position_ms);
+        let near = self.slots.iter().skip(next).take(2);
+        near.into_iter().any(|slot| !slot.prefix.is_empty())
+    }
+
     pub(crate) fn extend_prefix(&mut self, seq: u32, more: &[u8]) {
         if let Some(slot) = self.slots.get_mut(seq as usize) {
             slot.prefix.extend_from_slice(more);
@@ -260,7 +276,8 @@ impl State {
         SessionReport {
             video_id,
             client_id: config.client_id,
-            policy: config.policy,
+            policy: self.policy,
+            policy_changes: totals.policy_changes,
             session_ms: self.journal.session_ms(now),
             complete: chunks == self.slots.len(),
             chunks: u32::try_from(chunks).unwrap_or(u32::MAX),

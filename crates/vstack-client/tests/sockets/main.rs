@@ -1,6 +1,10 @@
 //! The client over real sockets.
 
+mod changes;
+mod history;
+mod joins;
 mod pooled;
+mod prefix;
 mod sessions;
 mod support;
 mod throttled;

@@ -5,18 +5,10 @@ use std::time::{Duration, Instant};
 use crate::support::{Behaviour, CHUNK_MS, DEADLINE, TestCluster, told};
 use tokio::time::timeout;
 use vstack_client::policy::Failure;
-use vstack_client::{ClientConfig, Cluster, EventKind, HeadlessOptions, Pace, PolicyName, Session, headless};
-
-async fn connect(cluster: &TestCluster) -> Cluster {
-    let config = ClientConfig {
-        policy: PolicyName::Pool,
-        ..ClientConfig::new(&cluster.metadata_url)
-    };
-    Cluster::connect(config).await.expect("the metadata role answers")
-}
+use vstack_client::{EventKind, HeadlessOptions, Pace, PolicyName, Session, headless};
 
 async fn open(cluster: &TestCluster) -> Session {
-    let client = connect(cluster).await;
+    let client = cluster.connect(PolicyName::Pool).await;
     client.open(cluster.video).await.expect("the video can be opened")
 }
 
@@ -175,7 +167,7 @@ async fn bytes_of_a_chunk_are_a_part_of_it_and_beyond_its_end_is_an_error() {
 #[tokio::test]
 async fn headless_playback_runs_through_with_no_stall() {
     let cluster = TestCluster::start(3, 10, |_| vec![0, 1, 2]);
-    let client = connect(&cluster).await;
+    let client = cluster.connect(PolicyName::Pool).await;
     let options = HeadlessOptions {
         pace: Pace::Times(40.0),
         start_ms: 0,

@@ -1,4 +1,4 @@
-//! Sessions over real sockets, against nodes that serve, hang, lie and die: the bytes are always the source's bytes.
+//! Sessions of the base policy over real sockets, against nodes that serve, hang, lie and die: the bytes are always the source's bytes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,9 @@ use crate::support::{Behaviour, CHUNK_MS, DEADLINE, TestCluster, told, until};
 use tokio::time::timeout;
 use vstack_api::ErrorCode;
 use vstack_client::policy::Failure;
-use vstack_client::{ClientError, EventKind, HeadlessOptions, Pace, Session, SpanState, headless};
+use vstack_client::{
+    ClientError, EventKind, HeadlessOptions, Pace, PolicyName, Session, SpanState, headless,
+};
 use vstack_core::id::ChunkId;
 
 /// Three replicas of five, as a cluster places them.
@@ -18,7 +20,7 @@ fn three_of_five(seq: u32) -> Vec<usize> {
 
 async fn open(cluster: &TestCluster) -> Session {
     cluster
-        .connect()
+        .connect(PolicyName::Seed)
         .await
         .open(cluster.video)
         .await
@@ -281,7 +283,7 @@ async fn a_thread_waits_for_chunks_and_can_be_woken() {
 async fn dropping_the_session_closes_its_connections() {
     let cluster = TestCluster::start(3, 20, |_| vec![0, 1, 2]);
     cluster.nodes.iter().for_each(|node| node.set(Behaviour::Hang));
-    let client = cluster.connect().await;
+    let client = cluster.connect(PolicyName::Seed).await;
     let session = client.open(cluster.video).await.unwrap();
     let hanging = || {
         cluster
@@ -313,7 +315,7 @@ async fn a_poster_comes_verified_from_whoever_has_it() {
     let cluster = TestCluster::start(3, 1, |_| vec![0]);
     cluster.nodes[0].set(Behaviour::Corrupt);
     cluster.nodes[1].set(Behaviour::Truncate);
-    let client = cluster.connect().await;
+    let client = cluster.connect(PolicyName::Seed).await;
     let poster = cluster.manifest.lock().unwrap().poster.clone().unwrap();
     let bytes = timeout(DEADLINE, client.fetch_verified(&poster))
         .await
@@ -331,7 +333,7 @@ async fn a_poster_comes_verified_from_whoever_has_it() {
 #[tokio::test]
 async fn headless_playback_reports_what_a_viewer_would_have_seen() {
     let cluster = TestCluster::start(3, 12, |_| vec![0, 1, 2]);
-    let client = cluster.connect().await;
+    let client = cluster.connect(PolicyName::Seed).await;
     let options = HeadlessOptions {
         pace: Pace::Times(40.0),
         ..HeadlessOptions::default()
@@ -369,7 +371,7 @@ async fn headless_playback_reports_what_a_viewer_would_have_seen() {
 #[tokio::test]
 async fn headless_playback_counts_stalls_and_goes_on() {
     let cluster = TestCluster::start(2, 12, |_| vec![0, 1]);
-    let client = cluster.connect().await;
+    let client = cluster.connect(PolicyName::Seed).await;
     let session = client.open(cluster.video).await.unwrap();
     check_chunk(&cluster, &session, 0).await;
     cluster.nodes.iter().for_each(|node| node.set(Behaviour::Mute));
@@ -391,7 +393,7 @@ async fn headless_playback_counts_stalls_and_goes_on() {
 #[tokio::test]
 async fn headless_playback_as_fast_as_possible_takes_everything() {
     let cluster = TestCluster::start(3, 60, |_| vec![0, 1, 2]);
-    let client = cluster.connect().await;
+    let client = cluster.connect(PolicyName::Seed).await;
     let options = HeadlessOptions {
         pace: Pace::AsFastAsPossible,
         ..HeadlessOptions::default()
@@ -459,7 +461,7 @@ async fn a_cluster_that_does_not_answer_is_an_error_with_a_code() {
 #[tokio::test]
 async fn nodes_are_named_in_the_order_of_their_addresses_and_watched() {
     let cluster = TestCluster::start(3, 1, |_| vec![0]);
-    let client = cluster.connect().await;
+    let client = cluster.connect(PolicyName::Seed).await;
     let names: Vec<_> = client
         .nodes()
         .into_iter()

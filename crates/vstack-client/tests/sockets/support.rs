@@ -17,14 +17,16 @@ use futures::stream::{self, StreamExt as _};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
-use vstack_api::wire::{LeavesAnswer, NodeEntry};
+use vstack_api::wire::{EGRESS_HEADER, IN_FLIGHT_HEADER, LeavesAnswer, NODE_ID_HEADER, NodeEntry};
 use vstack_api::{ErrorCode, Problem};
-use vstack_client::{ClientConfig, Cluster, EventKind, SessionEvent};
+use vstack_client::policy::NodeLoad;
+use vstack_client::{ClientConfig, Cluster, EventKind, PolicyName, SessionEvent};
 use vstack_core::ballot::Ballot;
 use vstack_core::digest::{ChunkDigest, ChunkHasher, LEAF_BYTES};
 use vstack_core::id::{ChunkId, ChunkKind, Incarnation, NodeId, VideoId};
 use vstack_core::manifest::{
-    Container, InitSegment, Manifest, ManifestChunk, ManifestPart, ManifestPlacement, Redundancy, VideoStatus,
+    Container, FragmentSpan, InitSegment, Manifest, ManifestChunk, ManifestPart, ManifestPlacement,
+    Redundancy, VideoStatus,
 };
 use vstack_core::node::NodeHealth;
 use vstack_emulator::{Emulated, Emulator, Profile};
@@ -92,6 +94,27 @@ pub(crate) struct NodeState {
     pub(crate) hanging: AtomicUsize,
 }
 
+/// What the video is like.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Footage {
+    pub(crate) chunks: u32,
+    /// Of the first chunk; each later one has a thousand more, so that no two are alike.
+    pub(crate) chunk_bytes: usize,
+    /// That the manifest names of each chunk, of equal length.
+    pub(crate) fragments: u32,
+}
+
+impl Footage {
+    /// Chunks of three blocks that are taken whole.
+    pub(crate) const fn small(chunks: u32) -> Self {
+        Self {
+            chunks,
+            chunk_bytes: 150_000,
+            fragments: 0,
+        }
+    }
+}
+
 /// Metadata role, nodes, and one video on all of them.
 #[derive(Debug)]
 pub(crate) struct TestCluster {
@@ -100,6 +123,7 @@ pub(crate) struct TestCluster {
     pub(crate) video: VideoId,
     pub(crate) metadata_url: String,
     pub(crate) manifest: Arc<Mutex<Manifest>>,
+    listed: Arc<Mutex<Vec<NodeEntry>>>,
     metadata: Server,
 }
 
@@ -111,7 +135,7 @@ impl TestCluster {
         replicas_of: impl Fn(u32) -> Vec<usize>,
     ) -> Self {
         let nodes = (0..node_count).map(|_| start_node()).collect();
-        Self::with_nodes(nodes, chunk_count, replicas_of)
+        Self::with_nodes(nodes, Footage::small(chunk_count), replicas_of)
     }
 
     /// The same with a path in front of each node, which is then reached through it only.
@@ -119,6 +143,16 @@ impl TestCluster {
         profile: Profile,
         node_count: usize,
         chunk_count: u32,
+        replicas_of: impl Fn(u32) -> Vec<usize>,
+    ) -> Self {
+        Self::behind(profile, node_count, Footage::small(chunk_count), replicas_of).await
+    }
+
+    /// The same with another video.
+    pub(crate) async fn behind(
+        profile: Profile,
+        node_count: usize,
+        footage: Footage,
         replicas_of: impl Fn(u32) -> Vec<usize>,
     ) -> Self {
         let mut nodes: Vec<_> = (0..node_count).map(|_| start_node()).collect();
@@ -134,12 +168,12 @@ impl TestCluster {
             node.url = path.url();
             node.path = Some(path);
         }
-        Self::with_nodes(nodes, chunk_count, replicas_of)
+        Self::with_nodes(nodes, footage, replicas_of)
     }
 
     fn with_nodes(
         mut nodes: Vec<TestNode>,
-        chunk_count: u32,
+        footage: Footage,
         replicas_of: impl Fn(u32) -> Vec<usize>,
     ) -> Self {
         let video = VideoId(Uuid::new_v4());
@@ -167,13 +201,12 @@ impl TestCluster {
         let all: Vec<usize> = (0..node_count).collect();
         let init = place(ChunkId::init(video), 700, &all);
         let poster = place(ChunkId::poster(video), 9_000, &all);
-        let chunks = (0..chunk_count)
+        let chunks = (0..footage.chunks)
             .map(|seq| {
-                place(
-                    ChunkId::media(video, seq),
-                    150_000 + 1_000 * seq as usize,
-                    &replicas_of(seq),
-                )
+                let size = footage.chunk_bytes + 1_000 * seq as usize;
+                let mut chunk = place(ChunkId::media(video, seq), size, &replicas_of(seq));
+                chunk.fragments = fragments(seq, size, footage.fragments);
+                chunk
             })
             .collect();
         let init = InitSegment {
@@ -181,22 +214,47 @@ impl TestCluster {
             chunk: init,
         };
         let manifest = Arc::new(Mutex::new(manifest(video, init, poster, chunks)));
-        let entries: Vec<NodeEntry> = nodes.iter().map(node_entry).collect();
-        let metadata = start_metadata(entries, Arc::clone(&manifest));
+        let listed = Arc::new(Mutex::new(nodes.iter().map(node_entry).collect()));
+        let metadata = start_metadata(Arc::clone(&listed), Arc::clone(&manifest));
         Self {
             nodes,
             source,
             video,
             metadata_url: metadata.url.clone(),
             manifest,
+            listed,
             metadata,
         }
     }
 
-    pub(crate) async fn connect(&self) -> Cluster {
-        Cluster::connect(ClientConfig::new(&self.metadata_url))
-            .await
-            .expect("the metadata role answers")
+    /// One more node, which has a copy of every chunk from `from` on; the catalogue knows of both.
+    pub(crate) fn join(&mut self, from: u32) {
+        let node = start_node();
+        let listed = &mut self.listed.lock().expect("no test panicked with it");
+        listed.push(node_entry(&node));
+        let mut manifest = self.manifest.lock().expect("no test panicked with it");
+        for chunk in manifest
+            .chunks
+            .iter_mut()
+            .filter(|chunk| chunk.sequence_num >= from)
+        {
+            let bytes = self.source[&chunk.chunk_id].clone();
+            let mut chunks = node.shared.chunks.lock().expect("no test panicked with it");
+            chunks.insert(chunk.chunk_id, bytes);
+            let mut part = chunk.placement.parts[0].clone();
+            (part.node_id, part.node_url) = (node.id, node.url.clone());
+            chunk.replicas.push(node.url.clone());
+            chunk.placement.parts.push(part);
+        }
+        self.nodes.push(node);
+    }
+
+    pub(crate) async fn connect(&self, policy: PolicyName) -> Cluster {
+        let config = ClientConfig {
+            policy,
+            ..ClientConfig::new(&self.metadata_url)
+        };
+        Cluster::connect(config).await.expect("the metadata role answers")
     }
 
     pub(crate) fn media(&self, seq: u32) -> &Bytes {
@@ -234,6 +292,17 @@ impl TestCluster {
     }
 }
 
+fn fragments(seq: u32, size: usize, count: u32) -> Vec<FragmentSpan> {
+    let at = |index: u32| u32::try_from(size * index as usize / count as usize).expect("a small chunk");
+    (0..count)
+        .map(|index| FragmentSpan {
+            offset: at(index),
+            size: at(index + 1) - at(index),
+            start_ms: u64::from(seq) * CHUNK_MS + CHUNK_MS * u64::from(index) / u64::from(count),
+        })
+        .collect()
+}
+
 fn pattern(id: ChunkId, size: usize) -> Bytes {
     let key = id.seq() as usize * 131 + id.kind() as usize * 17;
     (0..size)
@@ -265,8 +334,9 @@ fn start_node() -> TestNode {
     }
 }
 
-fn start_metadata(entries: Vec<NodeEntry>, manifest: Arc<Mutex<Manifest>>) -> Server {
-    let nodes = get(move || async move { axum::Json(entries) });
+fn start_metadata(listed: Arc<Mutex<Vec<NodeEntry>>>, manifest: Arc<Mutex<Manifest>>) -> Server {
+    let nodes =
+        get(move || async move { axum::Json(listed.lock().expect("no test panicked with it").clone()) });
     let read = get(move |Path(_): Path<VideoId>| async move {
         axum::Json(manifest.lock().expect("no test panicked with it").clone())
     });
@@ -311,8 +381,19 @@ impl Drop for Server {
     }
 }
 
+/// The load that every node here says it has.
+pub(crate) const LOAD: NodeLoad = NodeLoad {
+    requests_in_flight: 3,
+    egress_bits_per_sec: 4_000_000,
+};
+
 async fn ping(State(node): State<Arc<NodeState>>) -> Response {
-    ([("x-node-id", node.id.to_string())], StatusCode::OK).into_response()
+    let headers = [
+        (NODE_ID_HEADER, node.id.to_string()),
+        (IN_FLIGHT_HEADER, LOAD.requests_in_flight.to_string()),
+        (EGRESS_HEADER, LOAD.egress_bits_per_sec.to_string()),
+    ];
+    (headers, StatusCode::OK).into_response()
 }
 
 async fn chunk(
@@ -520,12 +601,17 @@ fn node_entry(node: &TestNode) -> NodeEntry {
 
 /// Looks again and again until `condition` holds.
 pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
+    until_within(DEADLINE, what, condition).await;
+}
+
+/// The same with a deadline of its own.
+pub(crate) async fn until_within(limit: Duration, what: &str, condition: impl Fn() -> bool) {
     let looking = async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let in_time = tokio::time::timeout(DEADLINE, looking).await.is_ok();
+    let in_time = tokio::time::timeout(limit, looking).await.is_ok();
     assert!(in_time, "never: {what}");
 }
 

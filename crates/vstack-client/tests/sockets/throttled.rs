@@ -7,7 +7,9 @@ use std::time::Duration;
 use crate::support::{CHUNK_MS, DEADLINE, TestCluster, told, until};
 use tokio::time::timeout;
 use vstack_client::policy::Failure;
-use vstack_client::{EventKind, HeadlessOptions, NodeRef, Pace, Session, headless};
+use vstack_client::{
+    EventKind, HeadlessOptions, NodeRef, Pace, PolicyName, Session, SessionReport, headless,
+};
 use vstack_emulator::{Handle, Profile};
 
 /// Five minutes of video at this speed; 2 s without a byte are 6 s of playback.
@@ -16,6 +18,20 @@ const CHUNKS: u32 = 75;
 
 fn three_of_five(seq: u32) -> Vec<usize> {
     (0..3).map(|step| (seq as usize + step * 2) % 5).collect()
+}
+
+async fn open(cluster: &TestCluster, policy: PolicyName) -> Session {
+    let client = cluster.connect(policy).await;
+    client.open(cluster.video).await.expect("the video can be opened")
+}
+
+/// What a loss came to.
+struct Loss {
+    victim: NodeRef,
+    /// Of the request that was under way.
+    seq: u32,
+    report: SessionReport,
+    told: Vec<EventKind>,
 }
 
 /// The next node that is asked for a chunk after 20 s of the video.
@@ -34,18 +50,14 @@ async fn next_asked(session: &Session) -> (NodeRef, u32) {
     timeout(DEADLINE, asked).await.expect("chunks are asked for")
 }
 
-async fn check_loss(lose: impl Fn(&Handle), expected: impl Fn(&Failure) -> bool) {
+/// Plays on through the loss; the session as it was 45 s of video later, and what it told meanwhile.
+async fn play_through(policy: PolicyName, lose: impl Fn(&Handle)) -> Loss {
     let slow = Profile {
         down_mbps: Some(1.0),
         ..Profile::default()
     };
     let cluster = TestCluster::start_behind(slow, 5, CHUNKS, three_of_five).await;
-    let session = cluster
-        .connect()
-        .await
-        .open(cluster.video)
-        .await
-        .expect("the video can be opened");
+    let session = open(&cluster, policy).await;
     let player = session.clone();
     let options = HeadlessOptions {
         pace: Pace::Times(SPEED),
@@ -76,7 +88,27 @@ async fn check_loss(lose: impl Fn(&Handle), expected: impl Fn(&Failure) -> bool)
 
     let report = session.report();
     assert_eq!((report.stalls, report.stall_ms), (0, 0), "{report:?}");
-    let told = told(&mut events);
+    assert!(
+        report.bytes > bytes_before && report.min_buffer_s > 0.0,
+        "{report:?}"
+    );
+    playing.abort();
+    Loss {
+        told: told(&mut events),
+        victim,
+        seq,
+        report,
+    }
+}
+
+/// The base policy waits for the node it has asked, and says what it did then.
+async fn check_seed(lose: impl Fn(&Handle), expected: impl Fn(&Failure) -> bool) {
+    let Loss {
+        victim,
+        seq,
+        report,
+        told,
+    } = play_through(PolicyName::Seed, lose).await;
     let failover = |kind: &EventKind| matches!(kind, EventKind::Failover { from, to, .. } if *from == victim && to != from);
     assert!(
         told.iter().any(failover),
@@ -90,16 +122,31 @@ async fn check_loss(lose: impl Fn(&Handle), expected: impl Fn(&Failure) -> bool)
     );
     let fault = report.faults.first().expect("the loss is a fault");
     assert!(fault.seq == seq && expected(&fault.failure), "{fault:?}");
+}
+
+/// Nobody but the lost node is blamed.
+async fn check_pool(lose: impl Fn(&Handle)) {
+    let Loss { victim, report, .. } = play_through(PolicyName::Pool, lose).await;
     assert!(
-        report.bytes > bytes_before && report.min_buffer_s > 0.0,
-        "{report:?}"
+        report.faults.iter().all(|fault| fault.node == victim),
+        "{:?}",
+        report.faults
     );
-    playing.abort();
+}
+
+#[tokio::test]
+async fn a_node_that_is_stopped_while_others_send_too_costs_no_stall() {
+    check_pool(Handle::freeze).await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_killed_while_others_send_too_costs_no_stall() {
+    check_pool(Handle::cut).await;
 }
 
 #[tokio::test]
 async fn a_node_that_is_stopped_while_it_sends_costs_no_stall() {
-    check_loss(Handle::freeze, |failure| {
+    check_seed(Handle::freeze, |failure| {
         *failure == Failure::Silent { after_ms: 2_000 }
     })
     .await;
@@ -108,7 +155,7 @@ async fn a_node_that_is_stopped_while_it_sends_costs_no_stall() {
 #[tokio::test]
 async fn a_node_that_is_killed_while_it_sends_costs_no_stall() {
     // Before its first byte, or after.
-    check_loss(Handle::cut, |failure| {
+    check_seed(Handle::cut, |failure| {
         matches!(failure, Failure::Broken { .. } | Failure::Connect)
     })
     .await;
@@ -117,12 +164,7 @@ async fn a_node_that_is_killed_while_it_sends_costs_no_stall() {
 #[tokio::test]
 async fn an_outage_of_all_paths_ends_as_soon_as_they_are_back() {
     let cluster = TestCluster::start_behind(Profile::default(), 3, 30, |_| vec![0, 1, 2]).await;
-    let session = cluster
-        .connect()
-        .await
-        .open(cluster.video)
-        .await
-        .expect("the video can be opened");
+    let session = open(&cluster, PolicyName::Seed).await;
     timeout(DEADLINE, session.chunk(0)).await.unwrap().unwrap();
     let paths = || cluster.nodes.iter().filter_map(|node| node.path.as_ref());
     paths().for_each(|path| path.handle.cut());

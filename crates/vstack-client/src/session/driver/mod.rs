@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::sleep_until;
+use tokio::time::{Duration, Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 use vstack_api::ApiError;
 use vstack_core::id::VideoId;
@@ -24,6 +24,7 @@ use super::Command;
 use super::scheduler::Scheduler;
 use super::shared::Shared;
 use crate::cluster;
+use crate::config::PolicyName;
 use crate::error::ClientError;
 use crate::event::EventKind;
 use crate::fetch::Attempt;
@@ -32,6 +33,10 @@ use crate::ranges::{Blocks, LeafBook, Report};
 use crate::source::Source;
 use attempts::Flight;
 use ranges::Joined;
+
+/// How often an open video's manifest is read again, so that copies on nodes that have joined are used before the old ones
+/// are gone. Guess: a rebalance lasts minutes, and reading a kept manifest costs the catalogue next to nothing.
+const MANIFEST_PERIOD: Duration = Duration::from_secs(60);
 
 pub(super) struct Driver {
     cluster: Arc<cluster::Shared>,
@@ -56,6 +61,8 @@ pub(super) struct Driver {
     starved: bool,
     manifests: JoinSet<Result<Manifest, ApiError>>,
     wake_at: Option<Micros>,
+    /// The policy that is to take over when playback allows it.
+    wished: Option<PolicyName>,
 }
 
 impl Driver {
@@ -85,6 +92,7 @@ impl Driver {
             starved: true,
             manifests: JoinSet::new(),
             wake_at: None,
+            wished: None,
         }
     }
 
@@ -94,6 +102,9 @@ impl Driver {
         mut commands: mpsc::UnboundedReceiver<Command>,
         stop: CancellationToken,
     ) {
+        let mut nodes_changed = self.cluster.nodes_changed.subscribe();
+        let mut manifest_is_old = interval_at(Instant::now() + MANIFEST_PERIOD, MANIFEST_PERIOD);
+        manifest_is_old.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.apply(Fact::Tick, None);
         loop {
             let wake = self.cluster.clock.instant(self.wake_at.unwrap_or_default());
@@ -106,8 +117,11 @@ impl Driver {
                 Some(_) = self.ranges.join_next() => continue,
                 Some(joined) = self.joining.join_next() => self.joined(joined),
                 Some(done) = self.manifests.join_next() => self.manifest_read(done),
+                Ok(()) = nodes_changed.changed() => self.read_manifest(),
+                _ = manifest_is_old.tick() => self.read_manifest(),
                 () = sleep_until(wake), if self.wake_at.is_some() => self.tick(),
             }
+            self.change_policy();
             self.shared.wake();
         }
     }
@@ -133,6 +147,10 @@ impl Driver {
                 self.starved = starved;
                 Fact::Starved(starved)
             }
+            Command::Policy { policy } => {
+                self.wished = Some(policy);
+                return;
+            }
             Command::Wanted { seq } => Fact::Wanted { seq },
             Command::Unwanted { seq } => Fact::Unwanted { seq },
         };
@@ -148,6 +166,35 @@ impl Driver {
             self.perform(now, action, &mut arrived);
         }
         self.note_level(now);
+    }
+
+    /// Lets the policy take over that was wished for. Not while playback runs on the beginning of a chunk whose blocks the
+    /// change would give up: it would stop until all of that chunk has come again.
+    fn change_policy(&mut self) {
+        let Some(to) = self.wished else { return };
+        let from = self.scheduler.name();
+        if from != to && !self.starved && self.shared.lock().plays_from_prefix() {
+            return;
+        }
+        self.wished = None;
+        if from == to {
+            return;
+        }
+        let now = self.cluster.clock.now();
+        // What is under way is counted before it is cancelled.
+        self.tell_progress();
+        let config = &self.cluster.config;
+        let actions = self
+            .scheduler
+            .switch(now, &self.cluster.nodes().records, config, to);
+        for action in actions {
+            self.perform(now, action, &mut None);
+        }
+        let mut state = self.shared.lock();
+        state.policy = to;
+        state.journal.policy_changed(now, from, to);
+        drop(state);
+        self.apply(Fact::Tick, None);
     }
 
     fn note_level(&mut self, now: Micros) {
@@ -174,21 +221,20 @@ impl Driver {
                 }
             }
             Action::Drop { seq, why } => {
-                self.blocks.take(seq);
+                let given_up = self.blocks.take(seq);
                 self.to_join.remove(&seq);
                 let mut state = self.shared.lock();
                 state.release(seq);
+                state
+                    .journal
+                    .given_up(given_up.map_or(0, |partial| partial.stored_bytes()));
                 state.journal.tell(now, EventKind::Dropped { seq, why });
             }
             Action::WakeAt(at) => self.wake_at = Some(at),
             Action::Finish { seq } => self.join(seq),
             Action::PrefixReady { seq, bytes } => self.release_prefix(now, seq, bytes),
             Action::Blame { node, seq, block } => self.blame(now, node, seq, block),
-            Action::ReadManifest => {
-                let (catalogue, video) = (self.cluster.catalogue.clone(), self.video);
-                self.manifests
-                    .spawn(async move { catalogue.manifest(video).await });
-            }
+            Action::ReadManifest => self.ask_for_manifest(),
             Action::Unobtainable { seq } => self.report_unobtainable(now, seq),
             Action::Refill { on, level } => {
                 let buffer_ms = level.as_ms();

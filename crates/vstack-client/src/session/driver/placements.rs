@@ -11,6 +11,19 @@ use crate::policy::{Fact, Shape};
 use crate::source::{Source, sources};
 
 impl Driver {
+    pub(super) fn ask_for_manifest(&mut self) {
+        let (catalogue, video) = (self.cluster.catalogue.clone(), self.video);
+        self.manifests
+            .spawn(async move { catalogue.manifest(video).await });
+    }
+
+    /// Placements may have changed, though nothing has failed: of use while chunks are still to come, and enough once.
+    pub(super) fn read_manifest(&mut self) {
+        if self.manifests.is_empty() && !self.scheduler.reaches_end() {
+            self.ask_for_manifest();
+        }
+    }
+
     pub(super) fn manifest_read(&mut self, done: Result<Result<Manifest, ApiError>, JoinError>) {
         // The task itself ends early only with the runtime.
         let answer = done.map_err(|_| ClientError::Closed);
