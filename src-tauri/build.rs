@@ -17,6 +17,7 @@ const COMMANDS: &[&str] = &[
     "pause",
     "seek",
     "set_volume",
+    "set_policy",
     "set_fullscreen",
     "set_video_rect",
     "watch_playback",

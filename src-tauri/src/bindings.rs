@@ -21,6 +21,7 @@ fn generated() -> Result<BTreeMap<String, String>, ExportError> {
     dto::ClusterState::export_all(&config)?;
     dto::UploadItem::export_all(&config)?;
     dto::Playback::export_all(&config)?;
+    dto::SourcePolicy::export_all(&config)?;
     dto::NodePanel::export_all(&config)?;
     dto::VideoRect::export_all(&config)?;
     let mut files = read_folder(folder.path()).map_err(ExportError::Io)?;

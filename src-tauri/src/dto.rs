@@ -132,6 +132,22 @@ impl UploadPhase {
     }
 }
 
+/// How the sources of chunks are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourcePolicy {
+    /// Ranges of a chunk from several nodes at once.
+    Pool,
+    /// Whole chunks, by score.
+    Seed,
+    /// Whole chunks, to compare with: each replica in turn.
+    RoundRobin,
+    /// Whole chunks, to compare with: a replica drawn by lot.
+    Random,
+    /// Whole chunks, to compare with: the first replica while it works.
+    Single,
+}
+
 /// The open video.
 #[derive(Debug, Clone, PartialEq, Serialize, TS)]
 pub struct Playback {
@@ -149,6 +165,8 @@ pub struct Playback {
     /// From opening to the first picture; `null` until then.
     pub startup_ms: Option<u64>,
     pub stalls: u32,
+    /// The one that decides now.
+    pub policy: SourcePolicy,
     pub spans: Vec<SourceSpan>,
     pub error: Option<UiError>,
 }

@@ -5,7 +5,7 @@
 //! takes the [`Cluster`]. A catalogue that stops answering changes the state only: open videos play on.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -39,7 +39,10 @@ pub(crate) enum Choice {
 #[derive(Debug)]
 pub(crate) struct ClusterLink {
     choice: Choice,
-    policy: PolicyName,
+    /// By which videos begin that are opened from now on.
+    policy: Mutex<PolicyName>,
+    /// Where what was measured of nodes is kept.
+    history_file: PathBuf,
     state: watch::Sender<ClusterState>,
     cluster: watch::Sender<Option<Cluster>>,
     stop: CancellationToken,
@@ -48,7 +51,7 @@ pub(crate) struct ClusterLink {
 
 impl ClusterLink {
     /// Starts to connect.
-    pub(crate) fn start(choice: Choice, policy: PolicyName) -> Arc<Self> {
+    pub(crate) fn start(choice: Choice, policy: PolicyName, history_file: PathBuf) -> Arc<Self> {
         let state = ClusterState {
             phase: ClusterPhase::Starting,
             metadata_url: None,
@@ -62,7 +65,8 @@ impl ClusterLink {
         let (state, cluster) = (watch::Sender::new(state), watch::Sender::new(None));
         let link = Arc::new(Self {
             choice,
-            policy,
+            policy: Mutex::new(policy),
+            history_file,
             state,
             cluster,
             stop,
@@ -74,6 +78,18 @@ impl ClusterLink {
 
     pub(crate) fn state(&self) -> ClusterState {
         self.state.borrow().clone()
+    }
+
+    /// Of videos that are opened from now on.
+    pub(crate) fn set_policy(&self, policy: PolicyName) {
+        *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
+        if let Some(cluster) = self.connected() {
+            cluster.set_policy(policy);
+        }
+    }
+
+    fn policy(&self) -> PolicyName {
+        *self.policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The cluster, where it is connected.
@@ -157,12 +173,14 @@ impl ClusterLink {
             }
             self.pause(ASK_EVERY).await;
         }
+        cluster.save_history().await;
     }
 
     async fn connect(&self, url: &str) -> Option<Cluster> {
         while !self.stop.is_cancelled() {
             let config = ClientConfig {
-                policy: self.policy,
+                policy: self.policy(),
+                history_file: Some(self.history_file.clone()),
                 ..ClientConfig::new(url)
             };
             match Cluster::connect(config).await {

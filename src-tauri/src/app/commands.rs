@@ -16,7 +16,7 @@ use tauri_plugin_dialog::DialogExt as _;
 
 use super::{VideoApp, library};
 use crate::dto::{
-    ClusterState, LibraryPage, LibrarySort, NodePanel, Playback, UiError, UploadItem, VideoRect,
+    ClusterState, LibraryPage, LibrarySort, NodePanel, Playback, SourcePolicy, UiError, UploadItem, VideoRect,
 };
 
 /// Of the seek bar and the time beside it.
@@ -131,6 +131,14 @@ pub(super) fn seek(app: State<'_, VideoApp>, position_ms: f64) {
 #[tauri::command]
 pub(super) fn set_volume(app: State<'_, VideoApp>, volume: f64, muted: bool) {
     app.playing.set_volume(volume, muted);
+}
+
+/// For the open video at once, and for those that are opened later.
+#[tauri::command]
+pub(super) fn set_policy(app: State<'_, VideoApp>, policy: SourcePolicy) {
+    let policy = super::playback::policy_name(policy);
+    app.link.set_policy(policy);
+    app.playing.set_policy(policy);
 }
 
 #[tauri::command]

@@ -113,6 +113,7 @@ pub fn run() -> Result<(), Box<dyn std::error::Error>> {
             commands::pause,
             commands::seek,
             commands::set_volume,
+            commands::set_policy,
             commands::set_fullscreen,
             commands::set_video_rect,
             commands::watch_playback,
@@ -155,7 +156,8 @@ fn set_up(app: &mut tauri::App, arguments: &Arguments) -> Result<(), Box<dyn std
         Some(url) => Choice::Named(url),
         None => Choice::Own(app.path().app_data_dir()?.join("cluster")),
     };
-    let link = ClusterLink::start(choice, arguments.policy);
+    let history = app.path().app_data_dir()?.join("nodes.json");
+    let link = ClusterLink::start(choice, arguments.policy, history);
     app.manage(Arc::clone(&link));
     app.manage(Arc::new(Posters::new(Arc::clone(&link))));
     let (_, surface, window) = window::open(app)?;

@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
-use vstack_client::{Cluster, Session, SpanState};
+use vstack_client::{Cluster, PolicyName, Session, SpanState};
 use vstack_core::id::VideoId;
 
 use super::cluster::ClusterLink;
-use crate::dto::{Playback, PlaybackPhase, SourceSpan, UiError};
+use crate::dto::{Playback, PlaybackPhase, SourcePolicy, SourceSpan, UiError};
 use crate::player::{Feed, Player, PlayerCommand, PlayerPhase, PlayerStatus, Timeline};
 
 /// A video counts as viewed once this much of it was played.
@@ -122,6 +122,13 @@ impl NowPlaying {
         self.player.send(PlayerCommand::SetVolume { volume, muted });
     }
 
+    /// Lets another policy choose the sources of the open video from now on.
+    pub(crate) fn set_policy(&self, policy: PolicyName) {
+        if let Some(session) = self.session() {
+            session.set_policy(policy);
+        }
+    }
+
     /// Tells the player to end; [`NowPlaying::has_ended`] says when it has.
     pub(crate) fn shut_down(&self) {
         self.close();
@@ -164,6 +171,7 @@ impl NowPlaying {
             buffer_ms: snapshot.buffer_ms,
             startup_ms: snapshot.startup_ms,
             stalls: status.stalls,
+            policy: source_policy(open.session.policy()),
             spans: spans.collect(),
             error: status.error.map(UiError::from),
         })
@@ -187,6 +195,26 @@ impl NowPlaying {
     }
 }
 
+pub(super) const fn policy_name(policy: SourcePolicy) -> PolicyName {
+    match policy {
+        SourcePolicy::Pool => PolicyName::Pool,
+        SourcePolicy::Seed => PolicyName::Seed,
+        SourcePolicy::RoundRobin => PolicyName::RoundRobin,
+        SourcePolicy::Random => PolicyName::Random,
+        SourcePolicy::Single => PolicyName::Single,
+    }
+}
+
+const fn source_policy(policy: PolicyName) -> SourcePolicy {
+    match policy {
+        PolicyName::Pool => SourcePolicy::Pool,
+        PolicyName::Seed => SourcePolicy::Seed,
+        PolicyName::RoundRobin => SourcePolicy::RoundRobin,
+        PolicyName::Random => SourcePolicy::Random,
+        PolicyName::Single => SourcePolicy::Single,
+    }
+}
+
 fn phase(status: &PlayerStatus) -> PlaybackPhase {
     match status.phase {
         // The command to open is on its way to the player.
@@ -196,5 +224,19 @@ fn phase(status: &PlayerStatus) -> PlaybackPhase {
         PlayerPhase::Buffering => PlaybackPhase::Buffering,
         PlayerPhase::Ended => PlaybackPhase::Ended,
         PlayerPhase::Failed => PlaybackPhase::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_and_the_client_call_policies_by_the_same_names() {
+        for policy in PolicyName::ALL {
+            let shown = source_policy(policy);
+            assert_eq!(policy_name(shown), policy);
+            assert_eq!(serde_json::to_value(shown).unwrap(), policy.as_str());
+        }
     }
 }

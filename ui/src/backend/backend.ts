@@ -7,6 +7,7 @@ import type {
   LibrarySort,
   NodePanel,
   Playback,
+  SourcePolicy,
   UiError,
   UploadItem,
   VideoRect,
@@ -53,6 +54,8 @@ export interface Backend {
   pause(): Promise<void>;
   seek(to: { positionMs: number }): Promise<void>;
   setVolume(to: { volume: number; muted: boolean }): Promise<void>;
+  /** Who chooses the sources of chunks, for this video at once and for later ones. */
+  setPolicy(to: { policy: SourcePolicy }): Promise<void>;
   setFullscreen(to: { on: boolean }): Promise<void>;
   /** Where the page leaves room for the picture; null when no video shows. */
   setVideoRect(to: { rect: VideoRect | null }): Promise<void>;

@@ -35,7 +35,7 @@ export class FakeSession {
     this.nodes = [0, 1, 2, 3, 4].map((node) => new FakeNode(node, this.random));
     this.playback = {
       video_id: video.video_id, title: video.title, phase: "loading", position_ms: 0, duration_ms: video.duration_sec * 1000,
-      volume: 0.8, muted: false, fullscreen: false, buffer_ms: 0, startup_ms: null, stalls: 0, spans: [], error: null,
+      volume: 0.8, muted: false, fullscreen: false, buffer_ms: 0, startup_ms: null, stalls: 0, policy: "pool", spans: [], error: null,
     };
   }
 

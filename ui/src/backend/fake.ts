@@ -103,6 +103,7 @@ export class FakeBackend implements Backend {
   pause = (): Promise<void> => this.change("pause", (playback) => (playback.phase = "paused"));
   seek: Backend["seek"] = ({ positionMs }) => this.answer("seek", () => this.session?.seek(positionMs));
   setVolume: Backend["setVolume"] = ({ volume, muted }) => this.change("setVolume", (playback) => Object.assign(playback, { volume, muted }));
+  setPolicy: Backend["setPolicy"] = ({ policy }) => this.change("setPolicy", (playback) => (playback.policy = policy));
   setFullscreen: Backend["setFullscreen"] = ({ on }) => this.change("setFullscreen", (playback) => (playback.fullscreen = on));
   setVideoRect: Backend["setVideoRect"] = ({ rect }) => this.answer("setVideoRect", () => void (this.rect = rect));
   watchPlayback = (watcher: (playback: Playback) => void): Stop => this.onPlayback.add(watcher);

@@ -53,6 +53,7 @@ export function tauriBackend(): Backend {
     pause: () => call("pause"),
     seek: (to) => call("seek", { ...to }),
     setVolume: (to) => call("set_volume", { ...to }),
+    setPolicy: (to) => call("set_policy", { ...to }),
     setFullscreen: (to) => call("set_fullscreen", { ...to }),
     setVideoRect: (to) => call("set_video_rect", { ...to }),
     watchPlayback: (onPlayback) => watch("watch_playback", onPlayback),

@@ -1,5 +1,6 @@
 // Made from src-tauri/src/dto.rs by `cargo test -p vstack-player export_bindings`. Not edited by hand.
 import type { PlaybackPhase } from "./PlaybackPhase";
+import type { SourcePolicy } from "./SourcePolicy";
 import type { SourceSpan } from "./SourceSpan";
 import type { UiError } from "./UiError";
 
@@ -18,4 +19,8 @@ buffer_ms: number,
 /**
  * From opening to the first picture; `null` until then.
  */
-startup_ms: number | null, stalls: number, spans: Array<SourceSpan>, error: UiError | null, };
+startup_ms: number | null, stalls: number,
+/**
+ * The one that decides now.
+ */
+policy: SourcePolicy, spans: Array<SourceSpan>, error: UiError | null, };

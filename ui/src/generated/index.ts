@@ -13,6 +13,7 @@ export type { NodeStatus } from "./NodeStatus";
 export type { Playback } from "./Playback";
 export type { PlaybackPhase } from "./PlaybackPhase";
 export type { RedundancyMode } from "./RedundancyMode";
+export type { SourcePolicy } from "./SourcePolicy";
 export type { SourceSpan } from "./SourceSpan";
 export type { UiError } from "./UiError";
 export type { UploadItem } from "./UploadItem";

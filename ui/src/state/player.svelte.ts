@@ -1,6 +1,6 @@
 // The open video: what the program reports, and what the user just asked for.
 
-import { asUiError, type Backend, type NodePanel, type Playback, type Stop, type UiError, type VideoCard } from "../backend/backend";
+import { asUiError, type Backend, type NodePanel, type Playback, type SourcePolicy, type Stop, type UiError, type VideoCard } from "../backend/backend";
 import { HOLD_MS, Held } from "./held";
 import type { Toasts } from "./toasts.svelte";
 
@@ -138,6 +138,10 @@ export class Player {
 
   async setFullscreen(on: boolean): Promise<void> {
     await this.run(this.backend.setFullscreen({ on }));
+  }
+
+  async setPolicy(policy: SourcePolicy): Promise<void> {
+    await this.run(this.backend.setPolicy({ policy }));
   }
 
   nodeName(node: number): string {

@@ -74,6 +74,25 @@ describe("the player", () => {
     expect(page.app.player.phase).toBe("playing");
   });
 
+  it("lets another policy choose the sources while it plays", async () => {
+    const page = await playing();
+    const { player } = page.app;
+    expect(player.playback?.policy).toBe("pool");
+    await player.setPolicy("round-robin");
+    page.backend.advance(500);
+    expect(player.playback?.policy).toBe("round-robin");
+    expect(player.phase).toBe("playing");
+  });
+
+  it("says so when the policy cannot be changed", async () => {
+    const { app, backend } = await playing();
+    backend.refuse.set("setPolicy", REFUSAL);
+    await app.player.setPolicy("seed");
+    backend.advance(500);
+    expect(app.player.playback?.policy).toBe("pool");
+    expect(app.toasts.list.map((toast) => toast.text)).toEqual([REFUSAL.message]);
+  });
+
   it("seeks by steps and by tenths, never outside the video", async () => {
     const page = await playing();
     const position = (): number => page.app.player.playback?.position_ms ?? -1;
