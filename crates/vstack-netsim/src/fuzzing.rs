@@ -214,3 +214,66 @@ impl Facts {
         (range.first..range.end).any(|block| self.stored.contains(&(seq, block, *node)))
     }
 }
+
+/// The seed corpus of the fuzz target, by name: facts as sessions tell them, with copies and with shards.
+#[must_use]
+pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+    // The first byte decides: copies where it is even.
+    const COPIES: [u8; 3] = [0, 0, 0];
+    const SHARDS: [u8; 3] = [13, 0, 0];
+    const FIRST_BYTE: [u8; 3] = [5, 0, 4];
+    const SOME_BYTES: [u8; 3] = [6, 0, 16];
+    const BLOCK: [u8; 3] = [7, 0, 0];
+    const DONE: [u8; 3] = [10, 0, 4];
+    const TICK: [u8; 3] = [13, 0, 10];
+    let told = |first: [u8; 3], facts: &[[u8; 3]]| {
+        let facts = std::iter::once(&first).chain(facts.iter().cycle().take(240));
+        facts.flatten().copied().collect::<Vec<u8>>()
+    };
+    let plays = [FIRST_BYTE, SOME_BYTES, BLOCK, DONE];
+    let waits = [
+        [4, 0, 0],
+        [2, 3, 0],
+        FIRST_BYTE,
+        SOME_BYTES,
+        BLOCK,
+        DONE,
+        [3, 3, 0],
+        [4, 0, 1],
+    ];
+    let ends = [
+        FIRST_BYTE,
+        SOME_BYTES,
+        BLOCK,
+        [7, 1, 0],
+        DONE,
+        [12, 0, 1],
+        [12, 1, 1],
+        [0, 20, 0],
+    ];
+    vec![
+        ("copies", told(COPIES, &plays)),
+        ("shards", told(SHARDS, &plays)),
+        ("finishes", told(COPIES, &ends)),
+        ("waits", told(SHARDS, &waits)),
+        (
+            "seeks",
+            told(COPIES, &[[1, 180, 0], FIRST_BYTE, BLOCK, [1, 20, 0], DONE]),
+        ),
+        (
+            "liars",
+            told(
+                SHARDS,
+                &[FIRST_BYTE, SOME_BYTES, [9, 0, 0], BLOCK, [9, 1, 1], DONE],
+            ),
+        ),
+        (
+            "failures",
+            told(COPIES, &[FIRST_BYTE, [11, 0, 1], [11, 1, 3], BLOCK, DONE, TICK]),
+        ),
+        (
+            "silence",
+            told(SHARDS, &[FIRST_BYTE, TICK, TICK, TICK, TICK, TICK, TICK]),
+        ),
+    ]
+}

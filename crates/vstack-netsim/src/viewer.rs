@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use vstack_client::policy::{
-    Action, AttemptId, BlockRange, ChunkSpec, Fact, Micros, NodeRecords, Policy, PolicyConfig,
+    Action, AttemptId, BLOCK_BYTES, BlockRange, ChunkSpec, Fact, Micros, NodeRecords, Policy, PolicyConfig,
 };
 
 use crate::net::SlackWeights;
@@ -17,6 +17,8 @@ pub struct Setup {
     pub policy: PolicyConfig,
     /// What the nodes make of the requests' slack.
     pub weights: SlackWeights,
+    /// The client takes everything for right that it is sent. Only to see that wrong bytes are counted when they get through.
+    pub trusts: bool,
 }
 
 /// What one client went through.
@@ -37,7 +39,7 @@ pub struct Outcome {
     pub requests: u64,
     pub chunks: u32,
     pub wrong_pieces_refused: u32,
-    /// Must be 0.
+    /// Chunks, or beginnings of them, that were handed out although a byte of them was wrong. Must be 0.
     pub wrong_chunks_delivered: u32,
     /// From the fault to the first thing that the policy did about the node.
     pub detect_sec: Option<f64>,
@@ -56,6 +58,8 @@ pub(crate) struct Attempt {
     /// Nodes that were asked for it (whole shards: several).
     pub(crate) asked: BTreeSet<usize>,
     pub(crate) whole_parts: u8,
+    /// Whether the bytes of those parts are what they should be; the client does not see this.
+    pub(crate) is_right: bool,
     pub(crate) done_bytes: u64,
 }
 
@@ -81,9 +85,18 @@ pub(crate) struct Viewer {
     held: BTreeSet<u32>,
     /// Per unfinished chunk and node: its verified blocks.
     stored: BTreeMap<(u32, u32), BTreeSet<usize>>,
+    /// Of blocks that came: who sent them right. The client does not see this.
+    truly: BTreeMap<(u32, u32), BTreeSet<usize>>,
+    /// Chunks of which something wrong was handed out.
+    wrong: BTreeSet<u32>,
     ever_held: BTreeSet<u32>,
     buffer_samples: Vec<f64>,
     pub(crate) outcome: Outcome,
+}
+
+/// Bytes of the chunk in one row of its blocks.
+fn row_bytes(spec: &ChunkSpec) -> u64 {
+    BLOCK_BYTES * u64::from(spec.shape.needed)
 }
 
 /// Samples before this much playback say how it starts and not how it goes.
@@ -128,6 +141,8 @@ impl Viewer {
             stalled_at: None,
             held: BTreeSet::new(),
             stored: BTreeMap::new(),
+            truly: BTreeMap::new(),
+            wrong: BTreeSet::new(),
             ever_held: BTreeSet::new(),
             buffer_samples: Vec::new(),
             outcome: Outcome {
@@ -159,6 +174,10 @@ impl Viewer {
             match action {
                 Action::WakeAt(at) => self.wake_at = Some(*at),
                 Action::Keep { seq, .. } => self.keep(now, *seq),
+                Action::PrefixReady { seq, bytes } => {
+                    let row = row_bytes(&self.specs[*seq as usize]);
+                    self.check_blocks(*seq, 0..u32::try_from(bytes.div_ceil(row)).unwrap_or(u32::MAX));
+                }
                 Action::Drop { seq, .. } => {
                     self.held.remove(seq);
                     self.stored.retain(|(stored, _), _| stored != seq);
@@ -167,6 +186,44 @@ impl Viewer {
             }
         }
         actions
+    }
+
+    /// What the client is not told: whether a block that came is what it should be.
+    pub(crate) fn arrived(&mut self, seq: u32, block: u32, node: usize, is_right: bool) {
+        let truly = self.truly.entry((seq, block)).or_default();
+        if is_right {
+            truly.insert(node);
+        } else {
+            truly.remove(&node);
+        }
+    }
+
+    /// All its blocks are handed out.
+    pub(crate) fn finish(&mut self, now: Micros, seq: u32) {
+        self.check_blocks(seq, 0..self.specs[seq as usize].shape.blocks());
+        self.keep(now, seq);
+        self.truly.retain(|(other, _), _| *other != seq);
+    }
+
+    /// These rows are handed out: each of them must be made of enough stored blocks, all of them right.
+    fn check_blocks(&mut self, seq: u32, rows: std::ops::Range<u32>) {
+        let needed = usize::from(self.specs[seq as usize].shape.needed);
+        let none = BTreeSet::new();
+        let is_right = |row| {
+            let stored = self.stored.get(&(seq, row)).unwrap_or(&none);
+            let truly = self.truly.get(&(seq, row)).unwrap_or(&none);
+            stored.len() >= needed && stored.is_subset(truly)
+        };
+        if !{ rows }.all(is_right) {
+            self.delivered_wrong(seq);
+        }
+    }
+
+    /// Something of this chunk was handed out that is not the video's.
+    pub(crate) fn delivered_wrong(&mut self, seq: u32) {
+        if self.wrong.insert(seq) {
+            self.outcome.wrong_chunks_delivered += 1;
+        }
     }
 
     /// Every block of it is verified, or all of it was.

@@ -73,6 +73,8 @@ enum Event {
 struct World<'a> {
     scenario: &'a Scenario,
     weights: SlackWeights,
+    /// See [`Setup::trusts`].
+    trusts: bool,
     now: Micros,
     events: BinaryHeap<Reverse<(Micros, u64, Event)>>,
     event_count: u64,
@@ -113,6 +115,7 @@ impl<'a> World<'a> {
         let mut world = Self {
             scenario,
             weights: setup.weights,
+            trusts: setup.trusts,
             now: Micros(0),
             events: BinaryHeap::new(),
             event_count: 0,
@@ -205,7 +208,7 @@ impl<'a> World<'a> {
                 }
             }
             Action::Finish { seq } => {
-                self.viewers[client].keep(self.now, seq);
+                self.viewers[client].finish(self.now, seq);
                 self.facts
                     .push_back((client, Fact::Finished { seq, right: true }));
             }
@@ -252,6 +255,7 @@ impl<'a> World<'a> {
             flows: Vec::new(),
             asked: BTreeSet::new(),
             whole_parts: 0,
+            is_right: true,
             done_bytes: 0,
         };
         let more = if range.is_none() { shape.needed - 1 } else { 0 };
@@ -361,7 +365,11 @@ impl<'a> World<'a> {
             }
             match mark {
                 Mark::FirstByte => self.facts.push_back((client, Fact::FirstByte { attempt })),
-                Mark::Block { block, right: true } => {
+                Mark::Block { block, right } if right || self.trusts => {
+                    let viewer = &mut self.viewers[client];
+                    if let Some(attempt) = viewer.attempts.get(&attempt) {
+                        viewer.arrived(attempt.seq, block, node, right);
+                    }
                     let blocks = BlockRange {
                         first: block,
                         end: block + 1,
@@ -369,7 +377,7 @@ impl<'a> World<'a> {
                     // A block of an attempt that is over by now counts for nothing.
                     self.facts.push_back((client, Fact::Verified { attempt, blocks }));
                 }
-                Mark::Block { block, right: false } => {
+                Mark::Block { block, .. } => {
                     self.viewers[client].outcome.wrong_pieces_refused += 1;
                     self.facts.push_back((client, Fact::BadBlock { attempt, block }));
                     self.note_detection(client, node);
@@ -402,13 +410,14 @@ impl<'a> World<'a> {
         };
         attempt.flows.retain(|(other, _)| *other != flow);
         let shape = &viewer.specs[attempt.seq as usize].shape;
-        if !right {
+        if !right && !self.trusts {
             viewer.outcome.wrong_pieces_refused += 1;
             self.note_detection(client, node);
             self.part_failed(client, id, Failure::WrongBytes, node);
             return;
         }
         attempt.whole_parts += 1;
+        attempt.is_right &= right;
         attempt.done_bytes = shape.part_bytes;
         if attempt.whole_parts >= shape.needed {
             let elapsed = self.now - attempt.started_at;
@@ -417,7 +426,11 @@ impl<'a> World<'a> {
                 bytes: attempt.done_bytes,
                 elapsed,
             };
+            let (seq, is_right) = (attempt.seq, attempt.is_right);
             viewer.attempts.remove(&id);
+            if !is_right {
+                viewer.delivered_wrong(seq);
+            }
             self.facts.push_back((client, fact));
         }
     }

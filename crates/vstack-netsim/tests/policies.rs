@@ -2,6 +2,8 @@
 //!
 //! The simulator itself panics when a chunk is delivered twice, or a block that is stored comes again from the same node.
 
+use std::path::Path;
+
 use proptest::prelude::*;
 use vstack_client::policy::{PolicyConfig, PoolConfig, SeedConfig};
 use vstack_netsim::{Change, NodePlan, Outcome, Scenario, Setup, SlackWeights, run};
@@ -11,6 +13,7 @@ fn setup(policy: PolicyConfig) -> Setup {
         name: "test".to_owned(),
         policy,
         weights: SlackWeights::EQUAL,
+        trusts: false,
     }
 }
 
@@ -117,6 +120,46 @@ proptest! {
     fn the_same_seed_gives_the_same_run(scenario in any_scenario(), seed in any::<u64>()) {
         prop_assert_eq!(run(&scenario, &pool(), seed), run(&scenario, &pool(), seed));
     }
+}
+
+#[test]
+fn wrong_bytes_are_counted_when_a_client_hands_them_out() {
+    let scenario = three(Some(Change::Corrupt(true)));
+    for policy in [
+        PolicyConfig::Seed(SeedConfig::default()),
+        PolicyConfig::Pool(PoolConfig::default()),
+    ] {
+        let wrong = |trusts| {
+            let setup = Setup {
+                trusts,
+                ..setup(policy)
+            };
+            run(&scenario, &setup, 1).outcomes[0].wrong_chunks_delivered
+        };
+        assert_eq!(wrong(false), 0, "{policy:?}");
+        assert!(
+            wrong(true) > 0,
+            "{policy:?} was sent wrong bytes and believed them"
+        );
+    }
+}
+
+/// `VSTACK_WRITE_CORPUS=1` writes them.
+#[test]
+fn the_fuzzers_seeds_lie_in_its_corpus_and_break_no_promise() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/policy");
+    let seeds = vstack_netsim::fuzzing::seeds();
+    for (name, bytes) in &seeds {
+        if std::env::var_os("VSTACK_WRITE_CORPUS").is_some() {
+            std::fs::create_dir_all(&folder).expect("a folder");
+            std::fs::write(folder.join(name), bytes).expect("a file");
+        }
+        vstack_netsim::fuzzing::policy(bytes);
+        let kept = std::fs::read(folder.join(name)).expect("a seed that lies there");
+        assert!(kept == *bytes, "{name} is another one");
+    }
+    let files = std::fs::read_dir(&folder).expect("a corpus");
+    assert_eq!(files.count(), seeds.len());
 }
 
 fn three(change: Option<Change>) -> Scenario {

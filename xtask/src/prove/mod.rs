@@ -25,7 +25,7 @@ cargo xtask prove NAME [--seed N] [--count N] [--json]
   nth-call      every single disk call fails once and for ever (count: failed calls, 200000)
   kill          a real process killed with SIGKILL (count: kills, 1000)
   power-cut     real power cuts of a loop-mounted ext4, as root (count: cuts, 200)
-  fuzz          the parsers of bytes and text from outside (count: seconds for each target, 60)
+  fuzz          the parsers of bytes and text from outside, and the pooled policy (count: seconds for each target, 60)
   mutants       bugs put into a copy of the store on purpose; its tests must catch each (NAME...: only these)
   promise       every pair of five nodes killed, stopped, lying, emptied, while videos play (half an hour;
                 --page: write the page again from the last run)

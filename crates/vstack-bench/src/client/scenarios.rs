@@ -172,6 +172,7 @@ fn setup(name: &str, policy: PolicyConfig, weights: SlackWeights) -> Setup {
         name: name.to_owned(),
         policy,
         weights,
+        trusts: false,
     }
 }
 

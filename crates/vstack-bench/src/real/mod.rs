@@ -14,9 +14,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
+use bytes::Bytes;
 use clap::Args;
 use serde::Serialize;
 use tokio::time::timeout;
+use vstack_client::headless::Unit;
 use vstack_client::{ClientConfig, Cluster, HeadlessOptions, Pace, PolicyName, headless};
 
 use crate::output;
@@ -143,6 +145,16 @@ impl Bench<'_> {
     }
 }
 
+/// Whether these are the bytes that were put on the nodes.
+fn is_of(content: &Content, unit: &Unit, bytes: &[u8]) -> bool {
+    let chunk = content.chunks.get(unit.seq as usize).map(|(_, chunk)| chunk);
+    let known = chunk.and_then(|chunk| match &unit.bytes {
+        Some(range) => chunk.get(range.clone()),
+        None => Some(&chunk[..]),
+    });
+    known == Some(bytes)
+}
+
 /// Plays everything as fast as it comes through the real client.
 async fn play(
     layer: &'static str,
@@ -165,7 +177,9 @@ async fn play(
         ..HeadlessOptions::default()
     };
     let limit = Duration::from_secs_f64(bound_s * PATIENCE + 5.0);
-    let ended = timeout(limit, headless::play_session(&session, options)).await;
+    let mut right = true;
+    let compare = |unit: &Unit, bytes: Bytes| right &= is_of(content, unit, &bytes);
+    let ended = timeout(limit, headless::play_into(&session, options, compare)).await;
     let report = session.report();
     let whole = matches!(ended, Ok(Ok(()))) && report.complete;
     let received = report.bytes + report.wasted_bytes;
@@ -181,9 +195,33 @@ async fn play(
         wasted_percent: 100.0 * report.wasted_bytes as f64 / received.max(1) as f64,
         requests_per_chunk: report.requests_per_chunk,
         hash_failures: report.hash_failures,
-        // The client hands out nothing that does not match the manifest.
-        right: whole,
+        right,
         faults: report.faults.len(),
         detect_ms: report.faults.iter().map(|fault| fault.detect_ms).max(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_that_is_not_the_videos_is_seen() {
+        let content = Content::random(2, 1_000, 4_000, 7);
+        let unit = |seq, bytes| Unit {
+            seq,
+            bytes,
+            start_ms: 0,
+        };
+        let (_, chunk) = &content.chunks[1];
+        assert!(is_of(&content, &unit(1, None), chunk));
+        assert!(is_of(&content, &unit(1, Some(10..20)), &chunk[10..20]));
+        let mut wrong = chunk.to_vec();
+        wrong[999] ^= 1;
+        assert!(!is_of(&content, &unit(1, None), &wrong));
+        assert!(!is_of(&content, &unit(1, None), &chunk[..999]));
+        assert!(!is_of(&content, &unit(1, Some(11..21)), &chunk[10..20]));
+        assert!(!is_of(&content, &unit(0, None), chunk));
+        assert!(!is_of(&content, &unit(2, None), chunk));
+    }
 }
