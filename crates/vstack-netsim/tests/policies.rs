@@ -146,6 +146,7 @@ fn wrong_bytes_are_counted_when_a_client_hands_them_out() {
 
 /// `VSTACK_WRITE_CORPUS=1` writes them.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the corpus lies in files")]
 fn the_fuzzers_seeds_lie_in_its_corpus_and_break_no_promise() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/policy");
     let seeds = vstack_netsim::fuzzing::seeds();
