@@ -12,9 +12,11 @@ use serde::Serialize;
 use tokio::signal::ctrl_c;
 use tokio_util::io::ReaderStream;
 use vstack_api::transport::ByteStream;
-use vstack_api::wire::{Job, JobState, UploadAccepted};
+use vstack_api::wire::{Job, JobState, NodeEntry, UploadAccepted};
 use vstack_api::{ErrorCode, MetadataClient, UploaderClient};
 use vstack_core::id::SHARD_COUNT;
+use vstack_core::limits::REPLICA_COUNT;
+use vstack_core::node::NodeState;
 
 use crate::args::{Place, RedundancyName, UploadOptions};
 use crate::failure::Failure;
@@ -44,9 +46,7 @@ pub(crate) async fn run(options: UploadOptions, place: &Place, output: &Output) 
     }
     let uploader = find_uploader(place).await?;
     let catalogue = cluster::catalogue(place);
-    if options.redundancy == Some(RedundancyName::Erasure) {
-        check_nodes(&catalogue).await?;
-    }
+    check_nodes(&catalogue, options.redundancy).await?;
     let mut failures = Vec::new();
     for file in &options.files {
         let title = options.title.clone().unwrap_or_else(|| title_of(file));
@@ -66,19 +66,26 @@ pub(crate) async fn run(options: UploadOptions, place: &Place, output: &Output) 
     summary(failures, options.files.len(), output)
 }
 
-/// Before the bytes are sent: shards need five nodes.
-async fn check_nodes(catalogue: &MetadataClient) -> Result<(), Failure> {
+/// Before the bytes are sent: every upload begins with three copies, and shards need five nodes. Copies may be fewer while
+/// nodes are down, so that all that belong to the cluster count for them.
+async fn check_nodes(catalogue: &MetadataClient, wanted: Option<RedundancyName>) -> Result<(), Failure> {
     let nodes = catalogue.nodes().await?;
-    let takers = nodes
-        .iter()
-        .filter(|node| node.state.takes_parts() && !node.read_only)
-        .count();
-    if takers >= usize::from(SHARD_COUNT) {
+    let count = |fits: &dyn Fn(&NodeEntry) -> bool| nodes.iter().filter(|node| fits(node)).count();
+    let members = count(&|node| node.state != NodeState::Removed);
+    let takers = count(&|node| node.state.takes_parts() && !node.read_only);
+    let detail = if members < REPLICA_COUNT {
+        format!(
+            "{REPLICA_COUNT} copies need {REPLICA_COUNT} nodes, and {members} are registered; add a node (`vstack serve \
+             --role storage`) and upload again; nothing was sent"
+        )
+    } else if wanted == Some(RedundancyName::Erasure) && takers < usize::from(SHARD_COUNT) {
+        format!(
+            "--redundancy erasure needs {SHARD_COUNT} nodes, and {takers} take new parts; use replicated, or add nodes; \
+             nothing was sent"
+        )
+    } else {
         return Ok(());
-    }
-    let detail = format!(
-        "--redundancy erasure needs {SHARD_COUNT} nodes, and {takers} take new parts; use replicated, or add nodes"
-    );
+    };
     Err(Failure::problem(ErrorCode::NotEnoughNodes, detail))
 }
 

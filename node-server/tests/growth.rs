@@ -128,7 +128,11 @@ fn a_cluster_grows_from_one_node_to_six_while_its_videos_play() {
         cluster.grow();
         let refused = cluster.upload(&clip(30));
         let problem = refused.failed(1).to_string();
-        assert!(problem.contains("3 copies need 3 nodes"), "{problem}");
+        assert!(
+            problem.contains("not_enough_nodes") && problem.contains("3 copies need 3 nodes"),
+            "{problem}"
+        );
+        assert!(problem.contains("add a node"), "it says the next step: {problem}");
     }
     cluster.grow();
     let mut videos: Vec<String> = Vec::new();

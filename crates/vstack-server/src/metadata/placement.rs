@@ -128,7 +128,8 @@ impl<'a> Choice<'a> {
             return Err(Box::new(Problem::new(ErrorCode::Unavailable, detail)));
         }
         let detail = format!(
-            "{} of {} nodes can take this chunk, and {need} are needed; see `vstack status`",
+            "{} of {} nodes can take this chunk, and {need} are needed; `vstack status` shows which are away, full or \
+             leaving: bring them back or add a node, and try again",
             chosen.len(),
             self.nodes.len()
         );
@@ -154,7 +155,10 @@ impl<'a> Choice<'a> {
         } else {
             "shards"
         };
-        let detail = format!("{parts} {what} need {parts} nodes, and {members} are registered; add a node");
+        let detail = format!(
+            "{parts} {what} need {parts} nodes, and {members} are registered; add a node (`vstack serve --role storage`) and \
+             try again"
+        );
         Err(Box::new(Problem::new(ErrorCode::NotEnoughNodes, detail)))
     }
 

@@ -173,12 +173,16 @@ impl Driver<'_> {
 
     fn failure(&self, reason: &str) -> Problem {
         let code = match self.refused {
+            // There were nodes, and they did not take it.
+            Some(ErrorCode::NotEnoughNodes) if !self.given_up.is_empty() => ErrorCode::NotEnoughReplicas,
             Some(code) => code,
             None if self.given_up.is_empty() => ErrorCode::Unavailable,
             None => ErrorCode::NotEnoughReplicas,
         };
         let detail = match code {
             ErrorCode::VideoNotFound => "the video was deleted while its file was being stored".to_owned(),
+            // It is the cluster's, not the chunk's.
+            ErrorCode::NotEnoughNodes => reason.to_owned(),
             _ => format!("chunk {} could not be stored: {reason}", self.chunk.id),
         };
         Problem::new(code, detail)
@@ -346,6 +350,15 @@ fn refusal(problem: &Problem, digest: &ChunkDigest) -> Option<ErrorCode> {
     match &problem.decided {
         Some(decided) if decided.value.digest != *digest => Some(ErrorCode::Conflict),
         Some(_) => None,
-        None => (!problem.retryable && problem.code != ErrorCode::Fenced).then_some(problem.code),
+        None => is_last_word(problem).then_some(problem.code),
+    }
+}
+
+/// The same again gets the same answer, or only an operator can change it.
+const fn is_last_word(problem: &Problem) -> bool {
+    match problem.code {
+        ErrorCode::Fenced => false,
+        ErrorCode::NotEnoughNodes => true,
+        _ => !problem.retryable,
     }
 }

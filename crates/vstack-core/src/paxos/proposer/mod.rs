@@ -510,6 +510,8 @@ impl Proposer {
 
     fn fail(&mut self, reason: String) -> Vec<Output> {
         self.phase = Phase::Finished;
+        // The catalogue gives the same reason when it is asked for fewer copies.
+        self.reasons.retain(|other| *other != reason);
         let reason = match self.reasons.is_empty() {
             true => reason,
             false => format!("{reason} ({})", self.reasons.join("; ")),

@@ -297,6 +297,24 @@ async fn a_file_that_is_no_video_fails_with_its_name_and_leaves_nothing() {
     cluster.stop().await;
 }
 
+/// Who uploads without asking first what the cluster can take is told the same at the end of the job.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_is_too_small_says_so_and_what_to_do() {
+    let cluster = Cluster::start(2, Tools::default()).await;
+    let file = clip(cluster.folder.path(), 2).await;
+    let job = cluster.end_of(&cluster.upload("clip", &file).await.job_id).await;
+    let problem = job.problem.as_ref().expect("a failed job says why");
+    assert_eq!(
+        (job.state, problem.code),
+        (JobState::Failed, ErrorCode::NotEnoughNodes)
+    );
+    for words in ["3 copies need 3 nodes", "2 are registered", "add a node"] {
+        assert_eq!(problem.detail.matches(words).count(), 1, "{}", problem.detail);
+    }
+    assert!(cluster.is_gone(job.video_id).await);
+    cluster.stop().await;
+}
+
 /// Whether a process with this command line runs.
 fn runs(command_line: &str) -> bool {
     let processes = fs::read_dir("/proc").expect("Linux has /proc").flatten();
