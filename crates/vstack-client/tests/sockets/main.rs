@@ -6,5 +6,6 @@ mod joins;
 mod pooled;
 mod prefix;
 mod sessions;
+mod shards;
 mod support;
 mod throttled;

@@ -78,6 +78,17 @@ impl TestNode {
             .clone()
     }
 
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The node holds this object, and does with it what its behaviour for this one object says.
+    pub(crate) fn hold(&self, id: ChunkId, bytes: Bytes, behaviour: Behaviour) {
+        let lock = "no test panicked with it";
+        self.shared.chunks.lock().expect(lock).insert(id, bytes);
+        self.shared.faults.lock().expect(lock).insert(id, behaviour);
+    }
+
     /// The process is gone: connections break, new ones are refused.
     pub(crate) fn kill(&self) {
         self.server.stop();
@@ -88,6 +99,8 @@ impl TestNode {
 pub(crate) struct NodeState {
     id: NodeId,
     behaviour: Mutex<Behaviour>,
+    /// For single objects.
+    faults: Mutex<BTreeMap<ChunkId, Behaviour>>,
     chunks: Mutex<BTreeMap<ChunkId, Bytes>>,
     asked: Mutex<Vec<ChunkId>>,
     /// Bodies that hang now.
@@ -112,6 +125,18 @@ impl Footage {
             chunk_bytes: 150_000,
             fragments: 0,
         }
+    }
+}
+
+impl NodeState {
+    fn behaviour_for(&self, id: ChunkId) -> Behaviour {
+        let of_object = self
+            .faults
+            .lock()
+            .expect("no test panicked with it")
+            .get(&id)
+            .copied();
+        of_object.unwrap_or(*self.behaviour.lock().expect("no test panicked with it"))
     }
 }
 
@@ -315,6 +340,7 @@ fn start_node() -> TestNode {
     let shared = Arc::new(NodeState {
         id,
         behaviour: Mutex::new(Behaviour::Serve),
+        faults: Mutex::default(),
         chunks: Mutex::default(),
         asked: Mutex::default(),
         hanging: AtomicUsize::new(0),
@@ -409,7 +435,7 @@ async fn chunk(
         .expect("no test panicked with it")
         .get(&id)
         .cloned();
-    let behaviour = *node.behaviour.lock().expect("no test panicked with it");
+    let behaviour = node.behaviour_for(id);
     let Some(bytes) = bytes.filter(|_| query.get("ballot") == Some(&BALLOT.to_string())) else {
         return problem(ErrorCode::ChunkNotFound);
     };
