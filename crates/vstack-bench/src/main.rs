@@ -18,6 +18,7 @@ mod process;
 mod real;
 mod repair;
 mod report;
+mod role;
 mod stage;
 mod store;
 mod zipf;

@@ -26,6 +26,7 @@ use crate::output;
 use crate::peers::fresh;
 use crate::process::Process;
 use crate::report::Report;
+use crate::role;
 
 const HALF_LIFE_DAYS: f64 = 7.0;
 /// Views that are on their way at the same time.
@@ -129,7 +130,8 @@ async fn prove(options: &Options, folder: &Path) -> Result<(Vec<Ranked>, PolicyR
 /// `vstack dev` on free ports with time on the log's scale.
 fn cluster(options: &Options, folder: &Path) -> Result<(Process, String)> {
     let day_hours = options.day_seconds / 3_600.0;
-    let mut child = Command::new(&options.vstack)
+    let mut command = Command::new(&options.vstack);
+    command
         .args(["dev", "--json", "--nodes", "5", "--port-base", "0", "--data"])
         .arg(folder.join("cluster"))
         .env("VSTACK_HOT_ABOVE_VIEWS", options.threshold.to_string())
@@ -141,20 +143,9 @@ fn cluster(options: &Options, folder: &Path) -> Result<(Process, String)> {
         .env("VSTACK_CONVERSION_PERIOD_HOURS", day_hours.to_string())
         // The videos are tiny so that the run is short.
         .env("VSTACK_SMALL_VIDEO_KIB", "0")
-        .env("RUST_LOG", "error")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot run {}", options.vstack.display()))?;
-    let output = child.stdout.take().context("vstack dev has no output")?;
-    let process = Process::from_child(child);
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line)?;
-    let ready: Value = serde_json::from_str(&line).with_context(|| format!("vstack dev said: {line}"))?;
-    let url = ready["metadata_url"]
-        .as_str()
-        .context("vstack dev names no metadata role")?;
-    Ok((process, url.to_owned()))
+        .env("RUST_LOG", "error");
+    let (process, ready) = role::start(&mut command)?;
+    Ok((process, role::text(&ready, "metadata_url")?.to_owned()))
 }
 
 /// One clip under many titles; the ids in the order of the ranks.

@@ -1,18 +1,16 @@
 //! Our storage node: the release binary, started as an operator starts it.
 
-use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Programs, Target, fresh, upload};
 use crate::http::get;
 use crate::process::Process;
+use crate::role::{self, NO_CATALOGUE};
 
 /// A node on a folder.
 #[derive(Debug)]
@@ -24,33 +22,16 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts a node on the data folder `data`, whose parent keeps its key and log.
+    /// Starts a node on the data folder `data`, whose parent keeps its key.
     pub(crate) fn start(program: &Path, data: &Path) -> Result<Self> {
         let beside = data.parent().context("a data folder has a parent")?;
         let key = key_file(beside)?;
         let started = Instant::now();
-        let mut child = Command::new(program)
-            .args(["serve", "--json", "--role", "storage", "--listen", "127.0.0.1:0"])
-            // No catalogue listens there: a node serves without one.
-            .args(["--metadata-url", "http://127.0.0.1:9"])
-            .args(["--parent-pid", &std::process::id().to_string()])
-            .arg("--data")
-            .arg(data)
-            .arg("--cluster-key-file")
-            .arg(key)
-            .env("RUST_LOG", "error")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot run {}", program.display()))?;
-        let output = child.stdout.take().context("vstack has no output")?;
-        let process = Process::from_child(child);
-        let mut line = String::new();
-        BufReader::new(output).read_line(&mut line)?;
+        let mut command = role::serve(program, "storage", data, &key);
+        command.args(["--listen", "127.0.0.1:0", "--metadata-url", NO_CATALOGUE]);
+        let (process, ready) = role::start(&mut command)?;
         let ready_after = started.elapsed();
-        let ready: Value =
-            serde_json::from_str(&line).with_context(|| format!("vstack serve said: {line}"))?;
-        let url = ready["url"].as_str().context("vstack serve names no address")?;
+        let url = role::text(&ready, "url")?;
         let address = url.trim_start_matches("http://").parse()?;
         Ok(Self {
             address,

@@ -1,14 +1,10 @@
 //! A metadata role and nodes behind lines of a known speed; nodes come and go.
 
-use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
 use vstack_api::wire::NodeAction;
 use vstack_api::{HttpTransport, MetadataClient, Transport};
 use vstack_core::id::NodeId;
@@ -16,7 +12,8 @@ use vstack_core::node::NodeHealth;
 use vstack_emulator::{Emulated, Emulator, Profile};
 
 use crate::peers::{fresh, key_file};
-use crate::process::Process;
+use crate::process::{Process, free_address};
+use crate::role;
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -42,9 +39,10 @@ impl Cluster {
     pub(super) async fn start(program: &Path, work: &Path, nodes: usize) -> Result<Self> {
         let folder = fresh(work, "vstack")?;
         let key = key_file(&folder)?;
-        let (metadata, ready) = role(program, &folder.join("metadata"), &key, &["--role", "metadata"])?;
+        let mut command = role::serve(program, "metadata", &folder.join("metadata"), &key);
+        let (metadata, ready) = role::start(command.args(["--listen", "127.0.0.1:0"]))?;
         let transport: Arc<dyn Transport> = Arc::new(HttpTransport::new());
-        let catalogue = MetadataClient::with_transport(text(&ready, "url")?, Arc::clone(&transport));
+        let catalogue = MetadataClient::with_transport(role::text(&ready, "url")?, Arc::clone(&transport));
         let mut cluster = Self {
             catalogue,
             transport,
@@ -68,29 +66,13 @@ impl Cluster {
         let line = Emulator::start(listen, profile).await?;
         let folder = self.folder.join(format!("node-{}", self.started));
         let url = line.url();
-        let more = [
-            "--role",
-            "storage",
-            "--metadata-url",
-            self.catalogue.0.base_url(),
-            "--advertise-url",
-            &url,
-        ];
-        let listen = listen.to_string();
-        let more = [
-            &more[..],
-            &[
-                "--superblock-mib",
-                "256",
-                "--reserve-mib",
-                "0",
-                "--listen",
-                &listen,
-            ],
-        ]
-        .concat();
-        let (process, ready) = role(&self.program, &folder, &self.key, &more)?;
-        let id = text(&ready, "node_id")?.parse()?;
+        let mut command = role::serve(&self.program, "storage", &folder, &self.key);
+        command
+            .args(["--metadata-url", self.catalogue.0.base_url()])
+            .args(["--advertise-url", &url, "--listen", &listen.to_string()])
+            .args(["--superblock-mib", "256", "--reserve-mib", "0"]);
+        let (process, ready) = role::start(&mut command)?;
+        let id = role::text(&ready, "node_id")?.parse()?;
         self.nodes.push(Node {
             id,
             url,
@@ -133,41 +115,4 @@ impl Cluster {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-}
-
-fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).context("there is no free port")?;
-    Ok(listener.local_addr()?)
-}
-
-fn role(program: &Path, folder: &Path, key: &Path, more: &[&str]) -> Result<(Process, Value)> {
-    let mut command = Command::new(program);
-    command.args(["serve", "--json", "--parent-pid", &std::process::id().to_string()]);
-    if !more.contains(&"--listen") {
-        command.args(["--listen", "127.0.0.1:0"]);
-    }
-    command
-        .args(more)
-        .arg("--data")
-        .arg(folder)
-        .arg("--cluster-key-file")
-        .arg(key)
-        .env("RUST_LOG", "error")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("cannot run {}", program.display()))?;
-    let output = child.stdout.take().context("vstack has no output")?;
-    let process = Process::from_child(child);
-    let mut line = String::new();
-    BufReader::new(output).read_line(&mut line)?;
-    let ready = serde_json::from_str(&line).with_context(|| format!("vstack serve said: {line}"))?;
-    Ok((process, ready))
-}
-
-fn text<'a>(value: &'a Value, name: &str) -> Result<&'a str> {
-    value[name]
-        .as_str()
-        .with_context(|| format!("vstack serve names no {name}: {value}"))
 }

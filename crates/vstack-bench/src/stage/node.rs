@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
 use super::Content;
 use crate::http::{Connection, put};
 use crate::peers::key_file;
-use crate::process::{Process, Usage, free_address, wait_for_listener};
+use crate::process::{Process, Usage, free_address};
+use crate::role::{self, NO_CATALOGUE};
 
 /// A running node.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct StorageNode {
 }
 
 impl StorageNode {
-    /// Starts a node on the folder `data`, whose parent keeps its key and log.
+    /// Starts a node on the folder `data`, whose parent keeps its key.
     pub(crate) fn start(program: &Path, data: PathBuf, egress_mbit: Option<f64>) -> Result<Self> {
         let mut node = Self {
             address: free_address()?,
@@ -47,25 +47,15 @@ impl StorageNode {
 
     fn begin(&mut self) -> Result<()> {
         let beside = self.data.parent().context("a data folder has a parent")?;
-        let mut command = Command::new(&self.program);
+        let mut command = role::serve(&self.program, "storage", &self.data, &key_file(beside)?);
         command
-            .args(["serve", "--json", "--role", "storage", "--superblock-mib", "128"])
-            // No catalogue listens there: a node serves without one.
-            .args(["--metadata-url", "http://127.0.0.1:9"])
-            .args(["--parent-pid", &std::process::id().to_string()])
-            .args(["--listen", &self.address.to_string()])
-            .arg("--data")
-            .arg(&self.data)
-            .arg("--cluster-key-file")
-            .arg(key_file(beside)?)
-            .env("RUST_LOG", "error");
+            .args(["--superblock-mib", "128", "--metadata-url", NO_CATALOGUE])
+            .args(["--listen", &self.address.to_string()]);
         if let Some(mbit) = self.egress_mbit {
             command.args(["--egress-mbit", &mbit.to_string()]);
         }
-        let name = self.data.file_name().context("a data folder has a name")?;
-        let log = beside.join(format!("{}.log", name.to_string_lossy()));
-        self.process = Some(Process::start(&mut command, &log)?);
-        wait_for_listener(self.address)
+        self.process = Some(role::start(&mut command)?.0);
+        Ok(())
     }
 
     /// Stores the content as a plain client does.
