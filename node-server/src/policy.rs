@@ -136,23 +136,27 @@ fn simulated(report: &PolicyReport) -> String {
     }
     format!(
         "{}\n\n{}\n\nwhat other thresholds would store\n{}",
-        table::table(&COST_COLUMNS, &rows),
+        cost_table("library", &rows),
         changes(asked),
         thresholds(report)
     )
 }
 
-const COST_COLUMNS: [&str; 9] = [
-    "library",
-    "copies",
-    "shards",
-    "stored",
-    "a byte takes",
-    "saved",
-    "of 3 copies",
-    "read",
-    "requests",
-];
+/// One line for each library that could be, named in the column `of`.
+fn cost_table(of: &str, rows: &[Vec<String>]) -> String {
+    let columns = [
+        of,
+        "copies",
+        "shards",
+        "stored",
+        "a byte takes",
+        "saved",
+        "of 3 copies",
+        "read",
+        "requests",
+    ];
+    table::table(&columns, rows)
+}
 
 fn row_of(name: &str, cost: &Cost) -> Vec<String> {
     vec![
@@ -205,20 +209,7 @@ fn thresholds(report: &PolicyReport) -> String {
         .thresholds
         .iter()
         .map(|step| row_of(&format!("{}", step.hot_above), &step.cost));
-    table::table(
-        &[
-            "threshold",
-            "copies",
-            "shards",
-            "stored",
-            "a byte takes",
-            "saved",
-            "of 3 copies",
-            "read",
-            "requests",
-        ],
-        &rows.collect::<Vec<_>>(),
-    )
+    cost_table("threshold", &rows.collect::<Vec<_>>())
 }
 
 fn costs(report: &PolicyReport) -> String {
@@ -243,7 +234,7 @@ fn costs(report: &PolicyReport) -> String {
     format!(
         "{}\n\nexpected reads of each node, where a view is a whole video and a view counts half after {}\n{}\n\nthe whole \
          library in one mode, repaired at {} ({})\n{}\n\nwhat other thresholds would store\n{}",
-        table::table(&COST_COLUMNS, &rows),
+        cost_table("library", &rows),
         span(report.view_half_life_ms),
         table::table(
             &["node", "copies", "shards", "read", "requests", "its repair reads"],
