@@ -102,7 +102,7 @@ pub struct PolicyReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SpeedSource {
-    /// Repairs since the role started.
+    /// Repairs, as far back as they count.
     Repairs,
     /// No repair yet, but conversions, which read and write in the same way at half speed.
     Conversions,

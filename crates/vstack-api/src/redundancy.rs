@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use vstack_core::id::{ChunkId, NodeId, VideoId};
 use vstack_core::placement::Scheme;
+pub use vstack_core::rebalance::BalanceState;
 use vstack_core::redundancy::Why;
 
 /// How a video is to be protected.
@@ -159,29 +160,6 @@ pub struct RedundancyStatus {
     pub data_loss: Vec<DataLoss>,
     /// What the operator should do; empty when nothing.
     pub advice: String,
-}
-
-/// What the rebalance worker is to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BalanceState {
-    #[default]
-    Idle,
-    Moving,
-    /// An operator stopped it before the nodes were even.
-    Paused,
-}
-
-impl BalanceState {
-    /// The word of the API and the command line.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Moving => "moving",
-            Self::Paused => "paused",
-        }
-    }
 }
 
 /// How full a node is.

@@ -10,6 +10,8 @@
 //! A library is lost in part when any set of nodes that holds a chunk loses too many of its parts. Chunks on the same nodes
 //! go together, so [`assess`] counts sets of nodes and not chunks.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::placement::Scheme;
@@ -62,6 +64,33 @@ impl Durability {
             // 1 - exp(-rate), exact for very small rates too.
             nines_a_year: nines(-(-losses_a_year).exp_m1()),
         }
+    }
+}
+
+/// How much was read for work of one kind so far, and how long that took.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Measured {
+    pub read_bytes: u64,
+    pub seconds: f64,
+}
+
+/// Older measurements fade: beyond this much time of work the sum is halved.
+const REMEMBERED_SECONDS: f64 = 3_600.0;
+
+impl Measured {
+    pub fn add(&mut self, read_bytes: u64, took: Duration) {
+        self.read_bytes += read_bytes;
+        self.seconds += took.as_secs_f64();
+        if self.seconds > REMEMBERED_SECONDS {
+            self.read_bytes /= 2;
+            self.seconds /= 2.0;
+        }
+    }
+
+    /// `None` before anything was measured.
+    #[must_use]
+    pub fn bytes_per_second(self) -> Option<f64> {
+        (self.read_bytes > 0 && self.seconds > 0.0).then(|| self.read_bytes as f64 / self.seconds)
     }
 }
 
@@ -441,5 +470,18 @@ mod tests {
                 "{scheme:?} {start}: {found} {expected}"
             );
         }
+    }
+
+    #[test]
+    fn what_was_measured_long_ago_fades() {
+        let mut work = Measured::default();
+        for _ in 0..100 {
+            work.add(1_000_000, Duration::from_secs(1_000));
+        }
+        for _ in 0..20 {
+            work.add(4_000_000, Duration::from_secs(1_000));
+        }
+        let speed = work.bytes_per_second().unwrap();
+        assert!((speed - 4_000.0).abs() < 10.0, "{speed}");
     }
 }

@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::{ChunkId, NodeId};
 use crate::rendezvous::Domain;
 
@@ -33,6 +35,29 @@ pub struct Movable {
 pub struct Move {
     pub part: Movable,
     pub to: NodeId,
+}
+
+/// What the rebalance worker is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BalanceState {
+    #[default]
+    Idle,
+    Moving,
+    /// An operator stopped it before the nodes were even.
+    Paused,
+}
+
+impl BalanceState {
+    /// The word of the API and the command line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Moving => "moving",
+            Self::Paused => "paused",
+        }
+    }
 }
 
 /// Nodes may differ from the cluster's use by this share of their capacity: a tenth, as placement promises.

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::id::NodeId;
 use crate::time::UnixMillis;
 
-/// So many wrong answers within the quarantine.
-const LIES: usize = 3;
+/// So many wrong answers within the quarantine; the latest so many of a node are kept.
+pub const LIES: usize = 3;
 
 /// Wrong answers of nodes, as they were met.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

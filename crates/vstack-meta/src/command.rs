@@ -3,13 +3,16 @@
 //! A command carries everything that decides its result, time and random ids among it, so that the same commands give
 //! the same catalogue again on any backend. Placement choice, signatures and bytes are the caller's.
 
+use serde::{Deserialize, Serialize};
 use vstack_core::ballot::Ballot;
+use vstack_core::durability::Measured;
 use vstack_core::id::{ChunkId, Incarnation, NodeId, VideoId};
 use vstack_core::manifest::{Container, MediaFacts, Track};
 use vstack_core::node::{NodeHealth, NodeState};
 use vstack_core::paxos::master::{Accepted, Knowledge, Value, Witness};
 use vstack_core::paxos::{OpenKind, Replaced, Target};
 use vstack_core::placement::Scheme;
+use vstack_core::rebalance::BalanceState;
 use vstack_core::time::UnixMillis;
 
 use crate::object::CatalogueObject;
@@ -81,6 +84,20 @@ pub enum Cmd {
         video: VideoId,
         now: UnixMillis,
     },
+    /// A verified read of a part of this node found other bytes than the placement names.
+    Lied {
+        node: NodeId,
+        now: UnixMillis,
+    },
+    /// What the operator wants of the rebalance worker, or that it has done that.
+    SetBalance {
+        balance: BalanceState,
+    },
+    /// How fast work of a kind was so far.
+    Measure {
+        work: MeasuredWork,
+        measured: Measured,
+    },
     /// What the operator wants of a node.
     ChangeNode {
         node: NodeId,
@@ -119,6 +136,14 @@ pub enum Cmd {
         objects: Vec<Collectable>,
         not_before: UnixMillis,
     },
+}
+
+/// Work whose speed is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MeasuredWork {
+    Repairs,
+    Conversions,
 }
 
 /// A change of a node's state.

@@ -29,13 +29,14 @@ pub use backup::{BackupFacts, begin_anew, known_urls, restore};
 pub use check::{Finding, check_file};
 pub use command::{
     Behind, Cmd, Collectable, CommitChunk, CommittedChunk, FinalizeVideo, HeartbeatReply, Imported,
-    NodeChange, NodeParts, NodeReport, OpenChunk, OpenParts, OpenedChunk, Reply,
+    MeasuredWork, NodeChange, NodeParts, NodeReport, OpenChunk, OpenParts, OpenedChunk, Reply,
 };
 pub use error::MetaError;
 pub use object::{CatalogueObject, PlacedChunk};
 pub use read::{
     AtRisk, ChunkRecord, InventoryQuery, InventoryView, Library, LibraryOrder, LibraryPage, LibraryQuery,
-    Losses, ManifestSource, NodeRecord, Spread, UnderReplicated, Unsaved, VideoRecord, VideoRedundancy,
+    Losses, ManifestSource, NodeRecord, Remembered, Spread, UnderReplicated, Unsaved, VideoRecord,
+    VideoRedundancy,
 };
 pub use store::{MetaStore, SqliteMetaStore};
 pub use versions::Version;

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use vstack_core::cost::PlacedChunks;
 use vstack_core::id::{ChunkId, NodeId, VideoId};
 use vstack_core::paxos::master::Row;
+use vstack_core::placement::Scheme;
 use vstack_core::time::UnixMillis;
 
 use crate::apply;
@@ -18,7 +19,7 @@ use crate::command::{Behind, Cmd, Collectable, NodeParts, Reply};
 use crate::error::MetaError;
 use crate::read::{
     self, AtRisk, ChunkRecord, InventoryQuery, InventoryView, Library, LibraryPage, LibraryQuery, Losses,
-    ManifestSource, NodeRecord, Spread, UnderReplicated, Unsaved, VideoRedundancy,
+    ManifestSource, NodeRecord, Remembered, Spread, UnderReplicated, Unsaved, VideoRedundancy,
 };
 use crate::schema;
 use crate::versions::{Version, Versions};
@@ -62,6 +63,17 @@ pub trait MetaStore: Send + Sync + std::fmt::Debug {
 
     /// All active videos, as far as their redundancy goes.
     async fn redundancy(&self) -> Result<Vec<VideoRedundancy>, MetaError>;
+
+    /// One of them; `None` for a video that is not active or has no media chunks. Takes as long as the video is, however
+    /// large the library.
+    async fn redundancy_of(&self, video: VideoId) -> Result<Option<VideoRedundancy>, MetaError>;
+
+    /// The scheme that an operator fixed for an active video, if one did; `None` for a video that is not active. Takes as
+    /// long in any library.
+    async fn pin_of(&self, video: VideoId) -> Result<Option<Option<Scheme>>, MetaError>;
+
+    /// What the workers of redundancy knew when the role ended.
+    async fn remembered(&self) -> Result<Remembered, MetaError>;
 
     /// All committed chunks of active videos, those together that lie on the same nodes in the same mode.
     async fn placed(&self) -> Result<Vec<PlacedChunks>, MetaError>;
@@ -324,6 +336,20 @@ impl MetaStore for SqliteMetaStore {
 
     async fn redundancy(&self) -> Result<Vec<VideoRedundancy>, MetaError> {
         self.read(|connection| read::redundancy::videos(connection)).await
+    }
+
+    async fn redundancy_of(&self, video: VideoId) -> Result<Option<VideoRedundancy>, MetaError> {
+        self.read(move |connection| read::redundancy::video_of(connection, video))
+            .await
+    }
+
+    async fn pin_of(&self, video: VideoId) -> Result<Option<Option<Scheme>>, MetaError> {
+        self.read(move |connection| read::redundancy::pin_of(connection, video))
+            .await
+    }
+
+    async fn remembered(&self) -> Result<Remembered, MetaError> {
+        self.read(read::remembered::remembered).await
     }
 
     async fn placed(&self) -> Result<Vec<PlacedChunks>, MetaError> {

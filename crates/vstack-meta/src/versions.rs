@@ -78,6 +78,8 @@ impl Versions {
             Cmd::Open(_) | Cmd::OpenParts(_) | Cmd::RecordView { .. } => {}
             // Neither do the end of an object that nothing names, and what an operator wants.
             Cmd::CollectDone { .. } | Cmd::CollectLater { .. } | Cmd::CaughtUp { .. } => {}
+            // Nor does what the workers note for their next life.
+            Cmd::Lied { .. } | Cmd::SetBalance { .. } | Cmd::Measure { .. } => {}
             Cmd::PinRedundancy { video: of, .. } | Cmd::Converted { video: of, .. } => video(of),
             Cmd::CreateVideo { video: of, .. }
             | Cmd::StoreInit { video: of, .. }

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use vstack_client::ClientError;
 use vstack_client::policy::seed::ROUNDS_BEFORE_ERROR;
+use vstack_client::{ClientError, PolicyName};
 use vstack_core::digest::ChunkDigest;
 use vstack_core::id::ChunkId;
 use vstack_core::manifest::{ManifestChunk, ManifestPart, ManifestShard, Redundancy};
@@ -68,7 +68,7 @@ fn coded(
 async fn check(cluster: &TestCluster, seq: u32, size: usize, behaviours: [Behaviour; SHARDS]) {
     let (chunk, bytes) = coded(cluster, seq, size, behaviours);
     let good = behaviours.iter().filter(|one| **one == Behaviour::Serve).count();
-    let client = cluster.connect().await;
+    let client = cluster.connect(PolicyName::default()).await;
     let before = requests(cluster, chunk.chunk_id);
     match client.fetch_verified(&chunk).await {
         Ok(found) => {
@@ -190,7 +190,7 @@ async fn a_chunk_that_is_not_what_the_manifest_says_is_not_given_out() {
     let cluster = TestCluster::start(SHARDS, 1, |_| vec![0]);
     let (mut chunk, _) = coded(&cluster, 0, 5_000, [Behaviour::Serve; SHARDS]);
     chunk.checksum = ChunkDigest::of(b"something else").sha256;
-    let client = cluster.connect().await;
+    let client = cluster.connect(PolicyName::default()).await;
     let refused = client.fetch_verified(&chunk).await;
     assert!(
         matches!(refused, Err(ClientError::Unobtainable { .. })),

@@ -6,6 +6,7 @@ mod lost;
 pub(crate) mod memory;
 pub(crate) mod nodes;
 mod redundancy;
+mod remembered;
 mod states;
 pub(crate) mod videos;
 mod views;
@@ -41,6 +42,9 @@ pub(crate) fn apply(connection: &Connection, command: &Cmd, memory: &mut Memory)
         Cmd::OpenParts(open) => chunks::open(connection, open, memory).map(Reply::Opened),
         Cmd::PinRedundancy { video, pin } => redundancy::pin(connection, *video, *pin).map(done),
         Cmd::Converted { video, now } => redundancy::converted(connection, *video, *now).map(done),
+        Cmd::Lied { node, now } => remembered::lied(connection, *node, *now).map(done),
+        Cmd::SetBalance { balance } => remembered::set_balance(connection, *balance).map(done),
+        Cmd::Measure { work, measured } => remembered::measure(connection, *work, *measured).map(done),
         Cmd::Commit(commit) => chunks::commit(connection, commit, memory).map(Reply::Committed),
         Cmd::StoreInit { video, data } => videos::store_init(connection, *video, data).map(done),
         Cmd::Finalize(finalize) => videos::finalize(connection, finalize).map(done),

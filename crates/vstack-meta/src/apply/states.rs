@@ -40,6 +40,7 @@ pub(super) fn change(
         }
         NodeChange::Readopt => {
             set(connection, node, NodeState::Active)?;
+            super::remembered::forgive(connection, node)?;
             connection.execute(
                 "UPDATE storage_nodes SET readopt = 1, retired_incarnation = NULL WHERE node_id = ?1",
                 [node.to_string()],

@@ -6,6 +6,7 @@ pub(crate) mod inventory;
 pub(crate) mod library;
 pub(crate) mod nodes;
 pub(crate) mod redundancy;
+pub(crate) mod remembered;
 pub(crate) mod videos;
 
 use rusqlite::Connection;
@@ -21,6 +22,7 @@ pub use inventory::{InventoryQuery, InventoryView, Losses};
 pub use library::{Library, LibraryOrder, LibraryPage, LibraryQuery};
 pub use nodes::NodeRecord;
 pub use redundancy::{AtRisk, VideoRedundancy};
+pub use remembered::Remembered;
 pub use videos::{ManifestSource, Unsaved, VideoRecord};
 
 /// Objects whose time to be collected has come, the longest waiting first.

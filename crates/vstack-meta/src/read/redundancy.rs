@@ -31,19 +31,48 @@ pub struct VideoRedundancy {
 
 /// All active videos that have media chunks.
 pub(crate) fn videos(connection: &Connection) -> Result<Vec<VideoRedundancy>, MetaError> {
-    let mut query = connection.prepare_cached(
-        "SELECT v.video_id, v.title, v.created_at, v.views_recent, v.views_at, r.pin, r.converted_at, count(*),
-           sum(c.size_bytes), sum(c.scheme <> 'rep'), sum(c.size_bytes * (c.scheme <> 'rep'))
-         FROM videos v JOIN chunks c ON c.video_id = v.video_id AND c.kind = ?1
-           LEFT JOIN video_redundancy r ON r.video_id = v.video_id
-         WHERE v.status = 'active' GROUP BY v.video_id",
-    )?;
+    let mut query = connection.prepare_cached(&format!("{VIDEOS} GROUP BY v.video_id"))?;
     let mut found = query.query([ChunkKind::Media as u8])?;
     let mut videos = Vec::new();
     while let Some(row) = found.next()? {
         videos.push(video(row)?);
     }
     Ok(videos)
+}
+
+/// Active videos with the media chunks of each.
+const VIDEOS: &str =
+    "SELECT v.video_id, v.title, v.created_at, v.views_recent, v.views_at, r.pin, r.converted_at, count(*),
+    sum(c.size_bytes), sum(c.scheme <> 'rep'), sum(c.size_bytes * (c.scheme <> 'rep'))
+  FROM videos v JOIN chunks c ON c.video_id = v.video_id AND c.kind = ?1
+    LEFT JOIN video_redundancy r ON r.video_id = v.video_id
+  WHERE v.status = 'active'";
+
+/// One of them.
+pub(crate) fn video_of(connection: &Connection, of: VideoId) -> Result<Option<VideoRedundancy>, MetaError> {
+    let mut query =
+        connection.prepare_cached(&format!("{VIDEOS} AND v.video_id = ?2 GROUP BY v.video_id"))?;
+    let mut found = query.query((ChunkKind::Media as u8, of.to_string()))?;
+    found.next()?.map(video).transpose()
+}
+
+const PIN: &str = "SELECT r.pin FROM videos v LEFT JOIN video_redundancy r ON r.video_id = v.video_id
+  WHERE v.video_id = ?1 AND v.status = 'active'";
+
+/// What an operator fixed for an active video.
+pub(crate) fn pin_of(connection: &Connection, of: VideoId) -> Result<Option<Option<Scheme>>, MetaError> {
+    let key = of.to_string();
+    let place = Place {
+        table: "video_redundancy",
+        key: &key,
+    };
+    let mut query = connection.prepare_cached(PIN)?;
+    let mut found = query.query([&key])?;
+    let Some(row) = found.next()? else {
+        return Ok(None);
+    };
+    let pin: Option<String> = row.get(0)?;
+    pin.map(|word| from_word(place, &word)).transpose().map(Some)
 }
 
 fn video(row: &SqlRow<'_>) -> Result<VideoRedundancy, MetaError> {
@@ -165,4 +194,95 @@ pub(crate) fn at_risk(
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::{Params, StatementStatus};
+    use uuid::Uuid;
+
+    const CHUNKS_EACH: u32 = 20;
+
+    fn id(number: u128) -> VideoId {
+        VideoId(Uuid::from_u128(number))
+    }
+
+    /// A catalogue of so many active videos; each second one is pinned.
+    fn library(videos: u128) -> (tempfile::TempDir, Connection) {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = crate::schema::open_writer(&folder.path().join("catalogue.db")).unwrap();
+        let all = connection.unchecked_transaction().unwrap();
+        for number in 1..=videos {
+            let video = id(number);
+            let insert =
+                "INSERT INTO videos(video_id, title, title_key, duration_sec, created_at, status, row_sum)
+                VALUES (?1, '', '', 1.0, 0, 'active', 0)";
+            all.execute(insert, [video.to_string()]).unwrap();
+            if number % 2 == 0 {
+                let pin = "INSERT INTO video_redundancy(video_id, pin) VALUES (?1, 'rep')";
+                all.execute(pin, [video.to_string()]).unwrap();
+            }
+            for seq in 0..CHUNKS_EACH {
+                let chunk = ChunkId::media(video, seq).to_string();
+                let insert =
+                    "INSERT INTO chunks(chunk_id, video_id, kind, track, sequence_num, size_bytes, checksum,
+                      leaf_root, scheme, missing_parts, created_at, row_sum)
+                    VALUES (?1, ?2, 1, 0, ?3, 100, '', '', 'rep', 0, 0, 0)";
+                all.execute(insert, (chunk, video.to_string(), seq)).unwrap();
+            }
+        }
+        all.commit().unwrap();
+        connection.execute("ANALYZE", []).unwrap();
+        (folder, connection)
+    }
+
+    /// Steps of SQLite's machine for one answer.
+    fn steps(connection: &Connection, sql: &str, values: impl Params) -> i32 {
+        let mut query = connection.prepare(sql).unwrap();
+        let mut rows = query.query(values).unwrap();
+        while rows.next().unwrap().is_some() {}
+        drop(rows);
+        query.get_status(StatementStatus::VmStep)
+    }
+
+    /// What is asked for each chunk of a conversion, and for each look at a video, takes no longer in a large library.
+    #[test]
+    fn questions_about_one_video_take_as_many_steps_in_any_library() {
+        let [small, large] = [5, 1_000].map(|videos| {
+            let (_folder, connection) = library(videos);
+            let key = id(4).to_string();
+            let one = format!("{VIDEOS} AND v.video_id = ?2 GROUP BY v.video_id");
+            let all = format!("{VIDEOS} GROUP BY v.video_id");
+            let media = ChunkKind::Media as u8;
+            [
+                steps(&connection, PIN, [&key]),
+                steps(&connection, &one, (media, &key)),
+                steps(&connection, &all, [media]),
+            ]
+        });
+        assert_eq!(small[..2], large[..2], "one video");
+        assert!(small[0] < 100, "{small:?}");
+        assert!(
+            large[2] > 100 * small[2],
+            "the whole library grows with it: {small:?}, {large:?}"
+        );
+    }
+
+    #[test]
+    fn a_pin_is_told_apart_from_no_pin_and_from_no_video() {
+        let (_folder, connection) = library(2);
+        let pin = |number| pin_of(&connection, id(number)).unwrap();
+        assert_eq!(
+            [pin(1), pin(2), pin(3)],
+            [Some(None), Some(Some(Scheme::Replicated)), None]
+        );
+        let all = videos(&connection).unwrap();
+        assert_eq!(video_of(&connection, id(2)).unwrap().as_ref(), all.get(1));
+        assert_eq!(all[1].chunks, u64::from(CHUNKS_EACH));
+        connection
+            .execute("UPDATE videos SET status = 'deleted'", [])
+            .unwrap();
+        assert_eq!((pin(2), video_of(&connection, id(2)).unwrap()), (None, None));
+    }
 }

@@ -24,6 +24,7 @@ pub(super) struct Counts {
     pub(super) adopt: Counter,
     pub(super) delete_obj: Counter,
     pub(super) inventory: Counter,
+    pub(super) lost_parts: Counter,
 }
 
 impl Counts {
@@ -38,6 +39,11 @@ impl Counts {
             ("adopt_requests", "ADOPT sent for plain clients", &self.adopt),
             ("delete_requests", "Orders to delete sent", &self.delete_obj),
             ("inventory_pages", "Pages of inventories", &self.inventory),
+            (
+                "lost_parts",
+                "Parts found to be gone or damaged",
+                &self.lost_parts,
+            ),
         ];
         metrics.register(|registry| {
             let consensus = registry.sub_registry_with_prefix("consensus");

@@ -15,7 +15,7 @@ use vstack_core::id::NodeId;
 use vstack_core::paxos::master::object_of;
 use vstack_core::placement::{Part, Scheme};
 use vstack_erasure::{DATA_SHARDS, Layout, SHARDS, decode};
-use vstack_meta::{ChunkRecord, Cmd, NodeRecord};
+use vstack_meta::{ChunkRecord, NodeRecord};
 
 use super::state::Metadata;
 use crate::http::{Answer, refuse};
@@ -123,8 +123,10 @@ pub(super) async fn read_part(
         // Not cut off on the way, which is an error of the connection: the node says that this is the part.
         Ok(Ok(bytes)) => {
             warn!(chunk = %object, node = %part.node, bytes = bytes.len(), "a part has other bytes, it counts as lost");
-            metadata.redundancy.trust.lied(part.node, metadata.now());
-            lose(metadata, chunk, part, node).await;
+            // Several readers may meet it at once; it is one wrong answer.
+            if lose(metadata, chunk, part, node).await {
+                metadata.lied(part.node).await;
+            }
         }
         Ok(Err(error)) if matches!(error.code(), ErrorCode::ChunkCorrupt | ErrorCode::ChunkNotFound) => {
             warn!(chunk = %object, node = %part.node, %error, "a part is gone or damaged, it counts as lost");
@@ -144,15 +146,15 @@ fn part_bytes(chunk: &ChunkRecord, part: &Part) -> u64 {
     }
 }
 
-async fn lose(metadata: &Metadata, chunk: &ChunkRecord, part: &Part, node: &NodeRecord) {
-    let lost = Cmd::LoseParts {
-        node: part.node,
-        incarnation: node.incarnation,
-        objects: vec![(object_of(chunk.chunk, part), part.object_ballot)],
-    };
-    match metadata.store.apply_one(lost).await {
-        Ok(_) => metadata.redundancy.wake_heal.notify_one(),
-        Err(error) => warn!(%error, "a lost part could not be noted"),
+/// Notes the loss of a part; says whether nobody had noted it before.
+async fn lose(metadata: &Metadata, chunk: &ChunkRecord, part: &Part, node: &NodeRecord) -> bool {
+    let objects = vec![(object_of(chunk.chunk, part), part.object_ballot)];
+    match metadata.lose_parts(part.node, node.incarnation, objects).await {
+        Ok(parts) => parts > 0,
+        Err(refusal) => {
+            warn!(problem = %refusal.0, "a lost part could not be noted");
+            false
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use vstack_core::id::{ChunkId, Incarnation, NodeId};
 use vstack_core::paxos::DeleteOrder;
 use vstack_core::paxos::master::{Fate, Knowledge, ReportedObject, Row, fate};
 use vstack_core::time::UnixMillis;
-use vstack_meta::{Cmd, InventoryQuery, Reply};
+use vstack_meta::InventoryQuery;
 
 use super::input::{NodePath, invalid};
 use super::problem::refusal;
@@ -63,16 +63,9 @@ pub(super) async fn details(
             .iter()
             .map(|name| (name.object, name.ballot))
             .collect();
-        let lost = Cmd::LoseParts {
-            node,
-            incarnation: details.incarnation,
-            objects,
-        };
-        if let Reply::Lost(parts) = metadata.apply(lost).await?
-            && parts > 0
-        {
+        let parts = metadata.lose_parts(node, details.incarnation, objects).await?;
+        if parts > 0 {
             warn!(%node, parts, "a node lacks parts that it had; they are lost and wait for repair");
-            metadata.redundancy.wake_heal.notify_one();
         }
     }
     let aged: Vec<_> = details

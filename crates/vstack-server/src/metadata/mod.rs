@@ -46,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use vstack_core::keys::ClusterKey;
 use vstack_core::limits::VIEW_HALF_LIFE_MS;
-use vstack_meta::SqliteMetaStore;
+use vstack_meta::{MetaStore as _, Remembered, SqliteMetaStore};
 
 pub use crate::platform::Clock;
 pub use catch_up::CaughtUp;
@@ -129,6 +129,7 @@ pub async fn start_on(listener: impl Listening, config: MetadataConfig) -> Resul
 /// A catalogue that is this process's.
 struct Catalogue {
     store: SqliteMetaStore,
+    remembered: Remembered,
     lock: File,
     /// It is too large to have been checked.
     unchecked: bool,
@@ -147,9 +148,12 @@ async fn open(config: &MetadataConfig) -> Result<Catalogue, StartError> {
         Ok(store) => store.map_err(|error| unusable(&config.data, &error))?,
         Err(error) => return Err(unusable(&config.data, &error)),
     };
+    let remembered = store.remembered().await;
+    let remembered = remembered.map_err(|error| unusable(&config.data, &error))?;
     info!(generation = store.generation(), data = %config.data.display(), "catalogue opened");
     Ok(Catalogue {
         store,
+        remembered,
         lock,
         unchecked,
     })
@@ -162,6 +166,7 @@ fn serve(
 ) -> Result<Running, StartError> {
     let Catalogue {
         store,
+        remembered,
         lock,
         unchecked,
     } = catalogue;
@@ -175,7 +180,7 @@ fn serve(
         redundancy: config.redundancy,
     };
     let (metadata, closed) = Metadata::new(
-        Arc::new(store),
+        (Arc::new(store), &remembered),
         config.key,
         (config.clock, config.platform),
         settings,

@@ -11,7 +11,7 @@ use vstack_api::client::Endpoint;
 use vstack_api::wire::Service;
 use vstack_core::keys::ClusterKey;
 use vstack_core::time::UnixMillis;
-use vstack_meta::{Cmd, MetaStore, NodeRecord, Reply};
+use vstack_meta::{Cmd, MetaStore, NodeRecord, Remembered, Reply};
 
 use super::counts::Counts;
 use super::events::Events;
@@ -58,7 +58,7 @@ pub(super) struct Metadata {
 impl Metadata {
     /// The state, and what ends when it is gone.
     pub(super) fn new(
-        store: Arc<dyn MetaStore>,
+        (store, remembered): (Arc<dyn MetaStore>, &Remembered),
         key: ClusterKey,
         (clock, platform): (Clock, Platform),
         settings: Settings,
@@ -74,7 +74,7 @@ impl Metadata {
             events: Events::default(),
             manifests: Manifests::default(),
             settings,
-            redundancy: Redundancy::default(),
+            redundancy: Redundancy::remembering(remembered),
             platform,
             services: Services::default(),
             backing_up: tokio::sync::Mutex::default(),

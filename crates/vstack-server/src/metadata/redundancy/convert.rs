@@ -120,6 +120,7 @@ async fn convert_video(metadata: &Metadata, video: &VideoRedundancy, wanted: Sch
     let mut failed = 0_usize;
     for (chunk, size_bytes) in chunks {
         if !is_still_wanted(metadata, video, wanted).await {
+            metadata.keep_speed(Kind::Conversion).await;
             return Ending::Stopped;
         }
         let started = Instant::now();
@@ -138,6 +139,7 @@ async fn convert_video(metadata: &Metadata, video: &VideoRedundancy, wanted: Sch
             }
         }
     }
+    metadata.keep_speed(Kind::Conversion).await;
     if failed > 0 {
         return Ending::Failed;
     }
@@ -154,11 +156,8 @@ async fn convert_video(metadata: &Metadata, video: &VideoRedundancy, wanted: Sch
 
 /// An operator may change his mind, or delete the video, in the middle.
 async fn is_still_wanted(metadata: &Metadata, video: &VideoRedundancy, wanted: Scheme) -> bool {
-    let videos = metadata.store.redundancy().await.unwrap_or_default();
-    videos
-        .iter()
-        .find(|now| now.video == video.video)
-        .is_some_and(|now| now.pin == video.pin || now.pin == Some(wanted))
+    let pin = metadata.store.pin_of(video.video).await.ok().flatten();
+    pin.is_some_and(|pin| pin == video.pin || pin == Some(wanted))
 }
 
 /// Reads the chunk from its old parts, verified, and places the new ones. Old parts are collected after the grace.

@@ -121,6 +121,7 @@ impl Healer<'_> {
         self.metadata
             .redundancy
             .measured(Kind::Repair, read_bytes, began.elapsed());
+        self.metadata.keep_speed(Kind::Repair).await;
         let mut repaired = 0;
         for (chunk, outcome) in ended {
             match outcome {

@@ -2,9 +2,9 @@
 //!
 //! Three workers run in the metadata role, since they need its catalogue and nothing else. One carries out the redundancy
 //! policy and operators' wishes, one chunk at a time and at half speed; one makes lost parts again, those first that are
-//! closest to being lost; one evens out the nodes when it is told to. None has state that matters: after a restart they
-//! look and go on. Every byte they read is checked against the placement, and a part that fails the check counts as lost
-//! from then on.
+//! closest to being lost; one evens out the nodes when it is told to. After a restart they look and go on: what they must
+//! not forget (who lied, what is to be evened out, how fast work was) is in the catalogue. Every byte they read is checked
+//! against the placement, and a part that fails the check counts as lost from then on.
 
 mod convert;
 mod events;
@@ -20,12 +20,13 @@ mod trust;
 use std::sync::Mutex;
 
 use tokio::sync::{Notify, watch};
-use vstack_api::redundancy::{BalanceState, RedundancyStatus};
+use vstack_api::redundancy::RedundancyStatus;
 use vstack_core::placement::Scheme;
+use vstack_core::rebalance::BalanceState;
 use vstack_core::redundancy::{ClusterFacts, VideoFacts};
 use vstack_core::time::UnixMillis;
 use vstack_core::{redundancy, repair};
-use vstack_meta::{NodeRecord, VideoRedundancy};
+use vstack_meta::{NodeRecord, Remembered, VideoRedundancy};
 
 use super::state::Metadata;
 
@@ -55,6 +56,7 @@ pub(super) struct Redundancy {
     changed: watch::Sender<()>,
     /// What the operator wants of the rebalance worker.
     balance: Mutex<BalanceState>,
+    changing_balance: tokio::sync::Mutex<()>,
     wake_balance: Notify,
     /// There is something to convert, perhaps.
     wake_convert: Notify,
@@ -62,6 +64,18 @@ pub(super) struct Redundancy {
     pub(super) wake_heal: Notify,
     /// Which nodes count.
     pub(super) trust: trust::Trust,
+}
+
+impl Redundancy {
+    /// As the role was when it ended.
+    pub(super) fn remembering(remembered: &Remembered) -> Self {
+        Self {
+            speeds: Mutex::new(speed::Speeds::remembering(&remembered.speeds)),
+            balance: Mutex::new(remembered.balance),
+            trust: trust::Trust::remembering(&remembered.lies),
+            ..Self::default()
+        }
+    }
 }
 
 /// The scheme of most of a video's media chunks. A conversion that was interrupted leaves some of each.

@@ -254,7 +254,7 @@ fn basis(metadata: &Metadata, cluster: &ClusterFacts, query: DurabilityQuery) ->
 fn assumptions(repair: &RepairBasis) -> Vec<String> {
     let facts = repair.facts;
     let speed = match repair.speed_source {
-        SpeedSource::Repairs => "measured on repairs since the metadata role started",
+        SpeedSource::Repairs => "measured on repairs",
         SpeedSource::Conversions => "measured on conversions, since nothing was repaired yet",
         SpeedSource::Assumed => "assumed, since nothing was repaired or converted yet",
     };

@@ -2,11 +2,10 @@
 //!
 //! A move is a repair of a chunk that lacks nothing: the part is read and checked, written to its new node under a new
 //! ballot, decided, and only then collected where it was. So it may stop anywhere, and readers never notice. Repair goes
-//! first. What is wanted does not survive the role: after a restart nothing moves until it is applied again, and what was
-//! moved counts.
+//! first. What is wanted is in the catalogue: after a restart the role goes on, or stays paused.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Json;
@@ -14,14 +13,15 @@ use axum::extract::State;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use vstack_api::redundancy::{BalanceState, NodeUse, RebalanceView};
+use vstack_api::redundancy::{NodeUse, RebalanceView};
 use vstack_core::id::NodeId;
+use vstack_core::limits::NODE_DOWN_AFTER_MS;
 use vstack_core::node::NodeHealth;
 use vstack_core::paxos::master::{Accepted, Value};
 use vstack_core::paxos::proposer::Goal;
 use vstack_core::placement::Scheme;
-use vstack_core::rebalance::{Move, NodeLoad, TOLERANCE, carried_out, plan, unevenness};
-use vstack_meta::{NodeRecord, Spread};
+use vstack_core::rebalance::{BalanceState, Move, NodeLoad, TOLERANCE, carried_out, plan, unevenness};
+use vstack_meta::{Cmd, NodeRecord, Spread};
 
 use super::Redundancy;
 use super::mover::{Material, place_on};
@@ -48,20 +48,28 @@ struct Planned {
 
 impl Redundancy {
     fn balance(&self) -> BalanceState {
-        *self.balance.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.locked_balance()
     }
 
-    fn set_balance(&self, state: BalanceState) {
-        *self.balance.lock().unwrap_or_else(PoisonError::into_inner) = state;
-    }
-
-    /// Ends a run that has not been paused meanwhile.
-    fn balanced(&self) {
-        if self.balance() == BalanceState::Moving {
-            self.set_balance(BalanceState::Idle);
-        }
+    fn locked_balance(&self) -> MutexGuard<'_, BalanceState> {
+        self.balance.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+impl Metadata {
+    /// From now on `balance` is wanted, if what is wanted now is one of `from`. Durable on return.
+    async fn change_balance(&self, from: &[BalanceState], balance: BalanceState) -> Answer<()> {
+        // Two changes at once must be kept in the order in which they are made.
+        let _turn = self.redundancy.changing_balance.lock().await;
+        if from.contains(&self.redundancy.balance()) {
+            self.apply(Cmd::SetBalance { balance }).await?;
+            *self.redundancy.locked_balance() = balance;
+        }
+        Ok(())
+    }
+}
+
+const ANY: [BalanceState; 3] = [BalanceState::Idle, BalanceState::Moving, BalanceState::Paused];
 
 /// `GET /rebalance`: what would be moved now.
 pub(in crate::metadata) async fn show(State(metadata): State<Arc<Metadata>>) -> Answer<Json<RebalanceView>> {
@@ -70,16 +78,16 @@ pub(in crate::metadata) async fn show(State(metadata): State<Arc<Metadata>>) -> 
 
 /// `POST /rebalance/apply`.
 pub(in crate::metadata) async fn apply(State(metadata): State<Arc<Metadata>>) -> Answer<Json<RebalanceView>> {
-    metadata.redundancy.set_balance(BalanceState::Moving);
+    metadata.change_balance(&ANY, BalanceState::Moving).await?;
     metadata.redundancy.wake_balance.notify_one();
     view(&metadata).await.map(Json)
 }
 
 /// `POST /rebalance/pause`: the move under way ends, no other begins.
 pub(in crate::metadata) async fn pause(State(metadata): State<Arc<Metadata>>) -> Answer<Json<RebalanceView>> {
-    if metadata.redundancy.balance() == BalanceState::Moving {
-        metadata.redundancy.set_balance(BalanceState::Paused);
-    }
+    metadata
+        .change_balance(&[BalanceState::Moving], BalanceState::Paused)
+        .await?;
     view(&metadata).await.map(Json)
 }
 
@@ -158,23 +166,44 @@ async fn planned(metadata: &Metadata) -> Answer<Planned> {
 pub(in crate::metadata) async fn run(metadata: Arc<Metadata>, stop: CancellationToken) {
     let work = async {
         loop {
-            metadata.redundancy.wake_balance.notified().await;
+            // What was wanted when the role ended still is.
             while metadata.redundancy.balance() == BalanceState::Moving {
-                match planned(&metadata).await {
-                    Ok(planned) if planned.moves.is_empty() => {
-                        metadata.redundancy.balanced();
-                        info!("the nodes are even");
-                    }
-                    Ok(planned) => round(&metadata, &planned).await,
-                    Err(refusal) => {
-                        warn!(problem = %refusal.0, "it cannot be seen what is to be moved");
-                        sleep(PAUSE_AFTER_FAILURE).await;
-                    }
+                if let Err(refusal) = step(&metadata).await {
+                    warn!(problem = %refusal.0, "it cannot be seen what is to be moved");
+                    sleep(PAUSE_AFTER_FAILURE).await;
                 }
             }
+            metadata.redundancy.wake_balance.notified().await;
         }
     };
     stop.run_until_cancelled(work).await;
+}
+
+/// Moves what the plan of this moment says, or ends the run.
+async fn step(metadata: &Metadata) -> Answer<()> {
+    let planned = planned(metadata).await?;
+    if !planned.moves.is_empty() {
+        round(metadata, &planned).await;
+    } else if awaits_nodes(metadata, &planned.nodes) {
+        sleep(LOOK).await;
+    } else {
+        // A run that was paused meanwhile stays paused.
+        let (from, to) = (&[BalanceState::Moving], BalanceState::Idle);
+        metadata.change_balance(from, to).await?;
+        info!("the nodes are even");
+    }
+    Ok(())
+}
+
+/// Whether a node that could take parts or give some may only not have reported since the role started, or not have told
+/// what it holds.
+fn awaits_nodes(metadata: &Metadata, nodes: &[NodeRecord]) -> bool {
+    let (now, just_started) = (metadata.now(), metadata.running_for_ms() < NODE_DOWN_AFTER_MS);
+    nodes.iter().filter(|node| node.is_member()).any(|node| {
+        let silent = node.health(now) != NodeHealth::Healthy;
+        let untold = metadata.redundancy.trust.is_returning(node.node);
+        (silent && just_started) || (!silent && untold)
+    })
 }
 
 async fn round(metadata: &Metadata, planned: &Planned) {

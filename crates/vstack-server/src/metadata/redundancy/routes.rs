@@ -88,8 +88,7 @@ pub(in crate::metadata) async fn show(
 async fn view(metadata: &Metadata, video: VideoId) -> Answer<VideoRedundancyView> {
     let source = manifest::source(metadata, video).await?;
     let (now, nodes) = (metadata.now(), source.nodes.values().cloned().collect::<Vec<_>>());
-    let known = metadata.store.redundancy().await.map_err(refusal)?;
-    let known = known.into_iter().find(|known| known.video == video);
+    let known = metadata.store.redundancy_of(video).await.map_err(refusal)?;
     let totals = known.unwrap_or_else(|| VideoRedundancy {
         video,
         title: source.video.title.clone(),

@@ -1,44 +1,23 @@
 //! How fast parts are made again, measured: durability figures rest on it.
 //!
 //! What counts is bytes read, since a shard is made from three. Conversions do the same work at half speed; they stand in
-//! until the first repair. Before both a speed is assumed, and the reports say so.
+//! until the first repair. Before both a speed is assumed, and the reports say so. The catalogue keeps what was measured.
 
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use tracing::debug;
 use vstack_api::policy::{RepairBasis, SpeedSource};
-use vstack_core::durability::RepairFacts;
+use vstack_core::durability::{Measured, RepairFacts};
+use vstack_meta::{Cmd, MeasuredWork};
 
 use super::Redundancy;
 use super::progress::Kind;
+use crate::metadata::state::Metadata;
 
 /// Until something was measured: what a disk with a tenth of a gigabit link to itself does. Low on purpose.
 const ASSUMED_BYTES_PER_SECOND: f64 = 1e7;
-/// Older measurements fade: beyond this much time of work the sum is halved.
-const REMEMBERED_SECONDS: f64 = 3_600.0;
-
-/// Work of one kind so far.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub(super) struct Measured {
-    read_bytes: u64,
-    seconds: f64,
-}
-
-impl Measured {
-    fn add(&mut self, read_bytes: u64, took: Duration) {
-        self.read_bytes += read_bytes;
-        self.seconds += took.as_secs_f64();
-        if self.seconds > REMEMBERED_SECONDS {
-            self.read_bytes /= 2;
-            self.seconds /= 2.0;
-        }
-    }
-
-    fn bytes_per_second(self) -> Option<f64> {
-        (self.read_bytes > 0 && self.seconds > 0.0).then(|| self.read_bytes as f64 / self.seconds)
-    }
-}
-
 /// Of both kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct Speeds {
@@ -58,6 +37,16 @@ impl Redundancy {
         }
     }
 
+    /// What was measured, if this is a kind of which it is kept.
+    fn speed(&self, kind: Kind) -> Option<(MeasuredWork, Measured)> {
+        let speeds = *self.speeds.lock().unwrap_or_else(PoisonError::into_inner);
+        match kind {
+            Kind::Conversion => Some((MeasuredWork::Conversions, speeds.conversions)),
+            Kind::Repair => Some((MeasuredWork::Repairs, speeds.repairs)),
+            Kind::Rebalance => None,
+        }
+    }
+
     /// What durability is computed from. `facts` is completed by the speed.
     pub(super) fn repair_basis(&self, facts: RepairFacts) -> RepairBasis {
         self.speeds
@@ -67,7 +56,30 @@ impl Redundancy {
     }
 }
 
+impl Metadata {
+    /// Has the catalogue keep what was measured so far; what it does not keep is measured again.
+    pub(super) async fn keep_speed(&self, kind: Kind) {
+        let kept = self
+            .redundancy
+            .speed(kind)
+            .map(|(work, measured)| Cmd::Measure { work, measured });
+        if let Some(command) = kept
+            && let Err(error) = self.store.apply_one(command).await
+        {
+            debug!(%error, "the speed of work was not kept");
+        }
+    }
+}
+
 impl Speeds {
+    pub(super) fn remembering(known: &BTreeMap<MeasuredWork, Measured>) -> Self {
+        let of = |work| known.get(&work).copied().unwrap_or_default();
+        Self {
+            repairs: of(MeasuredWork::Repairs),
+            conversions: of(MeasuredWork::Conversions),
+        }
+    }
+
     fn basis(self, facts: RepairFacts) -> RepairBasis {
         let known = [
             (SpeedSource::Repairs, self.repairs),
@@ -121,18 +133,5 @@ mod tests {
         check(speeds, SpeedSource::Conversions, 500.0);
         speeds.repairs.add(4_000, Duration::from_secs(1));
         check(speeds, SpeedSource::Repairs, 4_000.0);
-    }
-
-    #[test]
-    fn what_was_measured_long_ago_fades() {
-        let mut work = Measured::default();
-        for _ in 0..100 {
-            work.add(1_000_000, Duration::from_secs(1_000));
-        }
-        for _ in 0..20 {
-            work.add(4_000_000, Duration::from_secs(1_000));
-        }
-        let speed = work.bytes_per_second().unwrap();
-        assert!((speed - 4_000.0).abs() < 10.0, "{speed}");
     }
 }

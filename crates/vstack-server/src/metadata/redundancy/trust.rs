@@ -2,8 +2,9 @@
 //!
 //! A node that was down or restarted may have lost what it held. It is asked for its inventory at once, and until it has
 //! told all of it the planner calls its parts neither good nor lost. Each is asked by itself: one that hangs while it is
-//! asked keeps no other one waiting, and is asked anew when it comes back again. Nothing here survives the role: after its
-//! own start it sees every node that it thought down come back.
+//! asked keeps no other one waiting, and is asked anew when it comes back again. Who lied is kept in the catalogue, so that
+//! a restart does not end a quarantine. Who returns is not: after its own start the role sees every node that it thought
+//! down come back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,13 +18,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use vstack_api::ApiError;
 use vstack_api::inventory::{InventorySummary, PAGE_OBJECTS};
-use vstack_core::id::NodeId;
+use vstack_core::ballot::Ballot;
+use vstack_core::id::{ChunkId, Incarnation, NodeId};
 use vstack_core::node::NodeHealth;
 use vstack_core::repair::NodeFacts;
 use vstack_core::time::UnixMillis;
 use vstack_core::trust::Distrust;
-use vstack_meta::{MetaError, NodeRecord};
+use vstack_meta::{Cmd, MetaError, NodeRecord, Reply};
 
+use crate::http::Refusal;
 use crate::metadata::state::Metadata;
 
 /// How often nodes that came back and did not yet answer are asked again.
@@ -62,17 +65,24 @@ impl Return {
 }
 
 impl Trust {
+    /// With the wrong answers that were met before the role ended, the oldest first.
+    pub(super) fn remembering(lies: &[(NodeId, UnixMillis)]) -> Self {
+        let mut distrust = Distrust::default();
+        for (node, at) in lies {
+            distrust.lied(*node, *at);
+        }
+        Self {
+            distrust: Mutex::new(distrust),
+            ..Self::default()
+        }
+    }
+
     fn distrust(&self) -> MutexGuard<'_, Distrust> {
         self.distrust.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn returning(&self) -> MutexGuard<'_, BTreeMap<NodeId, Return>> {
         self.returning.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A part of the node was read and had other bytes than the placement names.
-    pub(in crate::metadata) fn lied(&self, node: NodeId, now: UnixMillis) {
-        self.distrust().lied(node, now);
     }
 
     pub(in crate::metadata) fn forgive(&self, node: NodeId) {
@@ -124,6 +134,39 @@ impl Trust {
 }
 
 impl Metadata {
+    /// Parts that this life of the node does not hold any more: nobody reads them, and they are made again. Returns how
+    /// many of them counted until now.
+    pub(in crate::metadata) async fn lose_parts(
+        &self,
+        node: NodeId,
+        incarnation: Incarnation,
+        objects: Vec<(ChunkId, Ballot)>,
+    ) -> Result<u64, Refusal> {
+        let lost = Cmd::LoseParts {
+            node,
+            incarnation,
+            objects,
+        };
+        let parts = match self.apply(lost).await? {
+            Reply::Lost(parts) => parts,
+            _ => 0,
+        };
+        if parts > 0 {
+            self.counts.lost_parts.inc_by(parts);
+            self.redundancy.wake_heal.notify_one();
+        }
+        Ok(parts)
+    }
+
+    /// A part of the node was read and had other bytes than the placement names.
+    pub(in crate::metadata) async fn lied(&self, node: NodeId) {
+        let now = self.now();
+        self.redundancy.trust.distrust().lied(node, now);
+        if let Err(error) = self.store.apply_one(Cmd::Lied { node, now }).await {
+            warn!(%node, %error, "a wrong answer was not kept; a restart of this role forgets it");
+        }
+    }
+
     /// Nodes whose bytes are not trusted now.
     pub(in crate::metadata) fn distrusted(&self, nodes: &[NodeRecord]) -> BTreeSet<NodeId> {
         let members = nodes.iter().filter(|node| node.is_member()).count();

@@ -17,6 +17,7 @@ use vstack_core::manifest::{Container, MediaFacts};
 use vstack_core::node::NodeHealth;
 use vstack_core::paxos::{OpenKind, Receipt};
 use vstack_core::placement::Placement;
+use vstack_emulator::{Emulated, Emulator, Profile};
 
 use crate::metadata::{self, Clock, MetadataConfig, RedundancySettings};
 use crate::role::{Running, StartError};
@@ -50,14 +51,21 @@ fn metadata_config(folder: &Path, clock: &Clock) -> MetadataConfig {
     }
 }
 
-async fn start_node(folder: &Path, number: usize, metadata_url: &str) -> Running {
+fn node_config(folder: &Path, number: usize, metadata_url: &str) -> StorageConfig {
     let listen = "127.0.0.1:0".parse().expect("an address");
-    let config = StorageConfig {
+    StorageConfig {
         metadata_url: Some(metadata_url.to_owned()),
         reserve_bytes: Some(0),
         superblock_bytes: Some(64 << 20),
         ..StorageConfig::new(listen, folder.join(format!("node-{number}")), key())
-    };
+    }
+}
+
+async fn start_node(folder: &Path, number: usize, metadata_url: &str) -> Running {
+    started(node_config(folder, number, metadata_url)).await
+}
+
+async fn started(config: StorageConfig) -> Running {
     // A node that was stopped lets go of its folder a moment after it said goodbye.
     let begin = Instant::now();
     loop {
@@ -108,6 +116,51 @@ impl Cluster {
     pub(super) async fn start_node(&mut self, number: usize) {
         let node = start_node(self.folder.path(), number, &self.metadata.url).await;
         self.nodes.insert(number, node);
+    }
+
+    /// The cluster with its metadata role stopped, `between` done to the role's folder, and the role started again where it
+    /// was.
+    pub(super) async fn restarted(self, between: impl AsyncFnOnce(&Path)) -> Self {
+        let listen = self.metadata.url.trim_start_matches("http://").parse();
+        let listen = listen.expect("an address");
+        self.metadata.stop().await;
+        let data = self.folder.path().join("metadata");
+        between(&data).await;
+        let config = MetadataConfig {
+            clock: self.clock.clone(),
+            ..MetadataConfig::new(listen, data, key())
+        };
+        let metadata = metadata::start(config).await.expect("the role starts again");
+        let cluster = Self {
+            catalogue: MetadataClient::new(&metadata.url),
+            metadata,
+            ..self
+        };
+        cluster.until_healthy(cluster.nodes.len()).await;
+        cluster
+    }
+
+    /// Puts a path in front of a node, which is then reached through it only.
+    pub(super) async fn put_behind_path(&mut self, number: usize) -> Emulated {
+        let node = self.nodes.remove(number);
+        let upstream = node.url.trim_start_matches("http://").parse();
+        let upstream = upstream.expect("an address");
+        node.stop().await;
+        let path = Emulator::start(upstream, Profile::default()).await;
+        let path = path.expect("loopback has free ports");
+        let config = StorageConfig {
+            listen: upstream,
+            public_url: Some(path.url()),
+            ..node_config(self.folder.path(), number, &self.metadata.url)
+        };
+        self.nodes.insert(number, started(config).await);
+        let known = async || {
+            let nodes = self.catalogue.nodes().await.unwrap_or_default();
+            nodes.iter().any(|node| node.node_url == path.url())
+        };
+        until("the node is known by its path", known).await;
+        self.until_healthy(self.nodes.len()).await;
+        path
     }
 
     pub(super) async fn stop(self) -> TempDir {
@@ -244,9 +297,14 @@ impl Cluster {
 
     /// Makes a video that was created active, as [`Cluster::active_video`] does.
     pub(super) async fn fill(&self, video: VideoId, media: u32) {
+        self.fill_with(video, media, |chunk| chunk.to_string().into_bytes())
+            .await;
+    }
+
+    pub(super) async fn fill_with(&self, video: VideoId, media: u32, bytes_of: impl Fn(ChunkId) -> Vec<u8>) {
         let chunks = (0..media).map(|seq| ChunkId::media(video, seq));
         for chunk in [ChunkId::init(video)].into_iter().chain(chunks) {
-            self.store(chunk, chunk.to_string().as_bytes()).await;
+            self.store(chunk, &bytes_of(chunk)).await;
         }
         let entry = self
             .catalogue
@@ -287,9 +345,13 @@ pub(super) fn finalize_of(media: u32) -> Finalize {
 }
 
 pub(super) async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+    until_within(DEADLINE, what, condition).await;
+}
+
+pub(super) async fn until_within(deadline: Duration, what: &str, condition: impl AsyncFn() -> bool) {
     let begin = Instant::now();
     while !condition().await {
-        assert!(begin.elapsed() < DEADLINE, "waited {DEADLINE:?} until {what}");
+        assert!(begin.elapsed() < deadline, "waited {deadline:?} until {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

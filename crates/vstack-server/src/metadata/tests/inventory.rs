@@ -31,6 +31,17 @@ impl Cluster {
         listed.as_array().expect("a list").iter().map(parts).sum()
     }
 
+    /// What a counter of ChunkPaxos in `/metrics` says.
+    async fn counted(&self, name: &str) -> u64 {
+        let answer = self.http.get(self.at("/metrics")).send().await;
+        let text = answer.expect("an answer").text().await.expect("text");
+        let name = format!("consensus_{name}_total ");
+        let mut values = text.lines().filter(|line| !line.starts_with('#'));
+        let value = values.find_map(|line| line.split_once(&name));
+        let (_, value) = value.unwrap_or_else(|| unreachable!("no {name}in {text}"));
+        value.parse().expect("a number")
+    }
+
     fn node_id(&self, number: usize) -> NodeId {
         self.nodes[number].node_id.expect("a node has an id")
     }
@@ -122,6 +133,9 @@ async fn a_part_that_its_node_lacks_is_not_offered_to_readers() {
     let order = DeleteOrder::signed(&key().grant_key(), chunk, part.ballot, part.node_id);
     cluster.storage(victim).delete(&order).await.unwrap();
     cluster.take_inventories().await;
+    cluster.take_inventories().await;
+    // Nodes tell by themselves too, when they start. Whoever told it first, it is one loss.
+    assert_eq!(cluster.counted("lost_parts").await, 1);
     // It is known as missing, or was made again under another ballot already.
     let after = cluster.catalogue.manifest(video).await.unwrap();
     let named = &after.chunks[0].placement.parts;
@@ -132,6 +146,12 @@ async fn a_part_that_its_node_lacks_is_not_offered_to_readers() {
         "{named:?}"
     );
     assert_eq!(after.chunks[1].replicas.len(), 3);
+    until("the part is there again", async || {
+        cluster.missing_parts().await == 0
+    })
+    .await;
+    assert_eq!(cluster.take_inventories().await.lost, 0);
+    assert_eq!(cluster.counted("lost_parts").await, 1);
     cluster.stop().await;
 }
 

@@ -1,5 +1,6 @@
 //! The role on a real socket with real storage nodes around it.
 
+mod any_three;
 mod bad_input;
 mod cluster;
 mod consensus;
@@ -13,3 +14,4 @@ mod policy;
 mod races;
 mod recovery;
 mod redundancy;
+mod remembered;

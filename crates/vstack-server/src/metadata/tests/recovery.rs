@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vstack_api::{ErrorCode, MetadataClient};
+use vstack_api::ErrorCode;
 use vstack_core::ballot::Ballot;
 use vstack_core::id::{ChunkId, ChunkKind, VideoId};
 use vstack_core::manifest::Manifest;
@@ -21,37 +21,6 @@ async fn until_written(cluster: &Cluster, video: VideoId, seq: u32) {
         cluster.holders(object(video, seq)).await == 3
     })
     .await;
-}
-
-/// The cluster with its metadata role stopped, restored or rebuilt by `mend`, and started again.
-async fn mended(cluster: Cluster, mend: impl AsyncFnOnce(&std::path::Path)) -> Cluster {
-    let Cluster {
-        metadata,
-        nodes,
-        http,
-        clock,
-        folder,
-        ..
-    } = cluster;
-    let listen = metadata.url.trim_start_matches("http://").parse().unwrap();
-    metadata.stop().await;
-    mend(&folder.path().join("metadata")).await;
-    // The nodes report to where it was.
-    let config = MetadataConfig {
-        clock: clock.clone(),
-        ..MetadataConfig::new(listen, folder.path().join("metadata"), key())
-    };
-    let metadata = start(config).await.unwrap();
-    let cluster = Cluster {
-        catalogue: MetadataClient::new(&metadata.url),
-        metadata,
-        nodes,
-        http,
-        clock,
-        folder,
-    };
-    cluster.until_healthy(cluster.nodes.len()).await;
-    cluster
 }
 
 async fn until_caught_up(cluster: &Cluster) {
@@ -153,11 +122,12 @@ async fn a_catalogue_restored_from_an_older_backup_finds_the_newer_videos_on_the
     ];
     let highest = before[1].chunks[0].placement.epoch.generation();
 
-    let cluster = mended(cluster, async |data| {
-        let restored = restore(data, backup.path.as_ref()).unwrap();
-        assert_eq!((restored.facts.videos, restored.kept.is_empty()), (2, false));
-    })
-    .await;
+    let cluster = cluster
+        .restarted(async |data| {
+            let restored = restore(data, backup.path.as_ref()).unwrap();
+            assert_eq!((restored.facts.videos, restored.kept.is_empty()), (2, false));
+        })
+        .await;
     // The manifest of what it knows is there at once; it promises nothing that it may have promised before.
     assert_eq!(
         facts(&cluster.catalogue.manifest(old).await.unwrap()),
@@ -195,19 +165,20 @@ async fn a_catalogue_rebuilt_from_its_nodes_equals_the_original() {
         before.push(cluster.catalogue.manifest(video).await.unwrap());
     }
     let urls: Vec<String> = cluster.nodes.iter().map(|node| node.url.clone()).collect();
-    let cluster = mended(cluster, async |data| {
-        // Not even the addresses can be read from the old file.
-        std::fs::write(data.join("catalogue.db"), b"burnt").unwrap();
-        let refused = start_metadata(data.parent().unwrap(), &crate::metadata::Clock::default()).await;
-        assert!(refused.is_err(), "it started on a burnt file");
-        let rebuilt = rebuild(data, &key(), &urls).await.unwrap();
-        assert_eq!((rebuilt.learned.videos, rebuilt.learned.chunks), (2, 2 + 4));
-        assert!(
-            rebuilt.unread.is_empty() && !rebuilt.kept.is_empty(),
-            "{rebuilt:?}"
-        );
-    })
-    .await;
+    let cluster = cluster
+        .restarted(async |data| {
+            // Not even the addresses can be read from the old file.
+            std::fs::write(data.join("catalogue.db"), b"burnt").unwrap();
+            let refused = start_metadata(data.parent().unwrap(), &crate::metadata::Clock::default()).await;
+            assert!(refused.is_err(), "it started on a burnt file");
+            let rebuilt = rebuild(data, &key(), &urls).await.unwrap();
+            assert_eq!((rebuilt.learned.videos, rebuilt.learned.chunks), (2, 2 + 4));
+            assert!(
+                rebuilt.unread.is_empty() && !rebuilt.kept.is_empty(),
+                "{rebuilt:?}"
+            );
+        })
+        .await;
     until_caught_up(&cluster).await;
     for manifest in &before {
         let after = cluster.catalogue.manifest(manifest.video_id).await.unwrap();
