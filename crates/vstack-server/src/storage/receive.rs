@@ -25,11 +25,11 @@ use super::buffers::{Buffer, Buffers, PIECE_BYTES};
 use crate::http::{Answer, Refusal, refuse};
 use crate::platform::Threads;
 
-/// What all bodies that are being received may take together: four of the largest chunks.
-const BUDGET_PIECES: usize = 2048;
+/// What all bodies that are being received may take together: three of the largest chunks.
+const BUDGET_PIECES: usize = 1536;
 /// Pieces are hashed leaf by leaf.
 const _: () = assert!(PIECE_BYTES.is_multiple_of(LEAF_BYTES));
-const _: () = assert!(BUDGET_PIECES as u64 * PIECE_BYTES as u64 == 4 * MAX_CHUNK_BYTES);
+const _: () = assert!(BUDGET_PIECES as u64 * PIECE_BYTES as u64 == 3 * MAX_CHUNK_BYTES);
 /// How long a body waits for memory before its writer is told to come again.
 const BUDGET_PATIENCE: Duration = Duration::from_secs(10);
 /// A body that is slower than this on the whole is given up: 128 kbit/s, below any line that a node is written over.
@@ -40,8 +40,15 @@ const SLOWEST_BYTES_PER_SEC: u64 = 16 * 1024;
 pub(super) struct Received {
     pub(super) data: Vec<Bytes>,
     pub(super) digest: ChunkDigest,
-    /// Its part of the memory for bodies; to be held until the bytes are on the disk.
-    pub(super) budget: OwnedSemaphorePermit,
+    /// To be held until the bytes are on the disk.
+    pub(super) budget: Budget,
+}
+
+/// A body's part of the memory for bodies.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    pieces: Option<OwnedSemaphorePermit>,
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 /// Where bodies are received.
@@ -49,6 +56,9 @@ pub(super) struct Received {
 pub(super) struct Receiver {
     pub(super) buffers: Buffers,
     budget: Arc<Semaphore>,
+    /// When the budget is used up, one body at a time goes on without it, to its end. Bodies that each hold a part and
+    /// need more would wait for each other otherwise.
+    turn: Arc<Semaphore>,
     /// Between two pieces of a body.
     patience: Duration,
     /// Bodies that are arriving.
@@ -66,22 +76,30 @@ impl Receiver {
         Self {
             buffers,
             budget: Arc::new(Semaphore::new(BUDGET_PIECES)),
+            turn: Arc::new(Semaphore::new(1)),
             patience,
             open: AtomicUsize::new(0),
             cores,
         }
     }
 
-    /// Memory for one more piece.
-    async fn piece(&self) -> Answer<(Buffer, OwnedSemaphorePermit)> {
-        let permit = Arc::clone(&self.budget).acquire_owned();
-        match tokio::time::timeout(BUDGET_PATIENCE, permit).await {
-            Ok(Ok(permit)) => Ok((self.buffers.take(), permit)),
-            _ => Err(refuse(
-                ErrorCode::Unavailable,
-                "too many bodies arrive at the same time",
-            )),
+    /// Memory for one more piece of the body that has `budget`.
+    async fn piece(&self, budget: &mut Budget) -> Answer<Buffer> {
+        if budget.turn.is_none() {
+            let more = async {
+                tokio::select! {
+                    biased;
+                    Ok(piece) = Arc::clone(&self.budget).acquire_owned() => match &mut budget.pieces {
+                        Some(pieces) => pieces.merge(piece),
+                        none => *none = Some(piece),
+                    },
+                    Ok(turn) = Arc::clone(&self.turn).acquire_owned() => budget.turn = Some(turn),
+                }
+            };
+            let in_time = tokio::time::timeout(BUDGET_PATIENCE, more).await;
+            in_time.map_err(|_| refuse(ErrorCode::Unavailable, "too many bodies arrive at the same time"))?;
         }
+        Ok(self.buffers.take())
     }
 }
 
@@ -93,7 +111,7 @@ struct Gathering<'a> {
     filling: Option<(Buffer, usize)>,
     /// The hashes of each full piece's leaves.
     leaves: Vec<Leaves>,
-    budget: Option<OwnedSemaphorePermit>,
+    budget: Budget,
 }
 
 /// Hashes of a piece's leaves. A chunk is hashed twice, as a whole and by leaves, and neither can be divided: on a core
@@ -123,7 +141,7 @@ impl<'a> Gathering<'a> {
             full: Vec::new(),
             filling: None,
             leaves: Vec::new(),
-            budget: None,
+            budget: Budget::default(),
         }
     }
 
@@ -131,7 +149,7 @@ impl<'a> Gathering<'a> {
         while !bytes.is_empty() {
             let (mut buffer, filled) = match self.filling.take() {
                 Some(filling) => filling,
-                None => (self.more().await?, 0),
+                None => (self.receiver.piece(&mut self.budget).await?, 0),
             };
             let memory = &mut buffer.memory()[filled..];
             let (now, later) = bytes.split_at(bytes.len().min(memory.len()));
@@ -147,15 +165,6 @@ impl<'a> Gathering<'a> {
         Ok(())
     }
 
-    async fn more(&mut self) -> Answer<Buffer> {
-        let (buffer, permit) = self.receiver.piece().await?;
-        match &mut self.budget {
-            Some(budget) => budget.merge(permit),
-            None => self.budget = Some(permit),
-        }
-        Ok(buffer)
-    }
-
     fn close(&mut self, piece: Bytes) {
         let bodies = self.receiver.open.load(Ordering::Relaxed);
         self.leaves.push(Leaves::of(&piece, bodies < self.receiver.cores));
@@ -163,7 +172,7 @@ impl<'a> Gathering<'a> {
     }
 
     /// The pieces and the leaves' hashes; nothing if nothing arrived.
-    async fn finish(mut self) -> Answer<Option<(Vec<Bytes>, Vec<Sha256Digest>, OwnedSemaphorePermit)>> {
+    async fn finish(mut self) -> Answer<Option<(Vec<Bytes>, Vec<Sha256Digest>, Budget)>> {
         if let Some((buffer, filled)) = self.filling.take() {
             self.close(buffer.freeze(0..filled));
         }
@@ -176,8 +185,8 @@ impl<'a> Gathering<'a> {
                     .map_err(|panic| refuse(ErrorCode::Internal, format!("hashing failed: {panic}")))?,
             });
         }
-        let (full, budget) = (std::mem::take(&mut self.full), self.budget.take());
-        Ok(budget.map(|budget| (full, leaves, budget)))
+        let (full, budget) = (std::mem::take(&mut self.full), std::mem::take(&mut self.budget));
+        Ok((!full.is_empty()).then_some((full, leaves, budget)))
     }
 }
 
