@@ -425,3 +425,47 @@ fn a_tombstone_goes_only_when_it_is_confirmed_and_nothing_else_holds_its_name() 
     assert_eq!(store.objects(None, usize::MAX).len(), before, "nothing came back");
     assert_eq!(store.get(chunk(1), None).unwrap_err().kind(), ErrorKind::NotFound);
 }
+
+#[test]
+fn a_confirmed_tombstone_stays_while_another_file_holds_the_object() {
+    let folder = Folder::new();
+    let store = folder.open_with(|options| options.superblock_bytes = 128 * 1024);
+    let put = |seq| {
+        let request = PutRequest::new(chunk(seq), Ballot::PLAIN, Bytes::from(bytes_of(seq, 20_000)));
+        store.put_blocking(request).expect("stored");
+    };
+    let delete = |seq| {
+        let deleted = store.delete_blocking(chunk(seq), Ballot::PLAIN, DeleteReason::Client);
+        deleted.expect("deleted");
+    };
+    // The first file stays as it is; the tombstone is in the second, of which most is dead.
+    (0..5).for_each(put);
+    put(20);
+    delete(0);
+    (21..34).for_each(put);
+    (20..26).for_each(delete);
+    let mut compacted = 0;
+    while let Some(compaction) = Compaction::begin_at(&store, 50, &|_, _, _| true).expect("the disk works") {
+        compaction.run().expect("the disk works");
+        compacted += 1;
+    }
+    assert!(compacted > 0, "nothing was worth it");
+    drop(store);
+    // A snapshot knows nothing of the object; a start that reads all files would find it.
+    std::fs::remove_dir_all(folder.path().join("index")).expect("snapshots may go");
+    let store = folder.open();
+    for seq in std::iter::once(0).chain(20..26) {
+        let found = store.get(chunk(seq), None).map(|bytes| bytes.len());
+        assert_eq!(
+            found.map_err(|error| error.kind()),
+            Err(ErrorKind::NotFound),
+            "{seq} came back"
+        );
+    }
+    for seq in (1..5).chain(26..34) {
+        assert_eq!(
+            store.get(chunk(seq), None).expect("it lives"),
+            bytes_of(seq, 20_000)
+        );
+    }
+}
