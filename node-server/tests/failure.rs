@@ -13,13 +13,12 @@
 
 mod common;
 
-use std::collections::BTreeSet;
-
 use common::lab::{Lab, Node, get_json};
 use common::timeline::{Playback, node_of};
 use common::{alone, clip, process, until};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use vstack_emulator::Profile;
 
@@ -66,7 +65,7 @@ fn check_failover(fault: Fault) {
     fail(lab.node(&victim), fault);
     let (code, report, events) = playback.finish();
     let after = events.get(happened..).unwrap();
-    tell(fault, &report, after);
+    tell(fault, &report);
     assert_eq!(code, Some(0), "{report}");
     assert_eq!(
         (&report["complete"], &report["stalls"]),
@@ -150,23 +149,17 @@ fn check_that_others_took_over(after: &[Value], victim: &str, manifest: &Value) 
 }
 
 /// The figures of the report that goes with the result.
-fn tell(fault: Fault, report: &Value, after: &[Value]) {
+fn tell(fault: Fault, report: &Value) {
     let name = if fault == Fault::Killed {
         "killed"
     } else {
         "frozen"
     };
-    let detect: Vec<&Value> = after
-        .iter()
-        .filter(|event| event["event"] == "failed" || event["why"] == "silent")
-        .map(|event| &event["detect_ms"])
-        .collect();
-    let recovered: Vec<&Value> = report["faults"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|fault| &fault["recovered_ms"])
-        .collect();
+    let of_faults = |figure: &str| {
+        let faults = report["faults"].as_array().into_iter().flatten();
+        faults.map(|fault| fault[figure].clone()).collect::<Vec<Value>>()
+    };
+    let (detect, recovered) = (of_faults("detect_ms"), of_faults("recovered_ms"));
     println!(
         "{name}: {} stalls, buffer {} s at least, noticed after {detect:?} ms, made good after {recovered:?} ms, {} failovers",
         report["stalls"], report["min_buffer_s"], report["failovers"]
