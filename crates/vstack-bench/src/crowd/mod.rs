@@ -40,7 +40,7 @@ pub(crate) struct Options {
     /// The page to write; JSON lines go beside it.
     #[arg(long, value_name = "FILE")]
     report: PathBuf,
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "seed")]
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "pool")]
     policy: Vec<PolicyName>,
     /// Chunks of 4 s of the video.
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(2..=1_000))]
