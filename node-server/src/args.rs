@@ -466,7 +466,10 @@ pub(crate) struct PlayOptions {
     /// How sources are chosen: pool (ranges of a chunk from several nodes at once), seed (whole chunks by score), or to compare with: round-robin, random, single.
     #[arg(long, value_name = "NAME", env = "VSTACK_POLICY", default_value_t = PolicyName::default())]
     pub(crate) policy: PolicyName,
-    /// Write down all that the policy hears and answers, as JSON lines that `vstack trace replay` plays back.
+    /// Play this video afterwards; its beginning is fetched while the first one plays, whenever that needs nothing.
+    #[arg(long, value_name = "VIDEO")]
+    pub(crate) next: Option<String>,
+    /// Write down all that the policy hears and answers of the (first) video, as JSON lines that `vstack trace replay` plays back.
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
 }

@@ -1,6 +1,7 @@
 //! `vstack play`: playback through the smart client without a window.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -8,6 +9,7 @@ use vstack_api::ErrorCode;
 use vstack_client::{
     ClientConfig, Cluster, Fault, HeadlessOptions, Pace, SessionEvent, SessionReport, headless,
 };
+use vstack_core::id::VideoId;
 use vstack_core::manifest::seconds_to_ms;
 
 use crate::args::{Place, PlayOptions, Sink};
@@ -25,19 +27,49 @@ pub(crate) async fn run(options: PlayOptions, place: &Place, output: &Output) ->
     };
     let client = Cluster::connect(config).await?;
     let video = cluster::find_video(client.catalogue(), &options.video).await?;
-    let traced = options.trace.as_deref();
+    let next = match &options.next {
+        Some(next) => Some(cluster::find_video(client.catalogue(), next).await?),
+        None => None,
+    };
+    let from = HeadlessOptions {
+        pace,
+        start_ms: seconds_to_ms(options.from),
+    };
+    watch(&client, video, from, next, options.trace.as_deref(), output).await?;
+    match next {
+        Some(next) => {
+            watch(
+                &client,
+                next,
+                HeadlessOptions { pace, start_ms: 0 },
+                None,
+                None,
+                output,
+            )
+            .await
+        }
+        None => Ok(()),
+    }
+}
+
+/// Plays one video to its end; `next` is what comes after it.
+async fn watch(
+    client: &Cluster,
+    video: VideoId,
+    options: HeadlessOptions,
+    next: Option<VideoId>,
+    traced: Option<&Path>,
+    output: &Output,
+) -> Result<(), Failure> {
     let (sink, writing) = traced.map(trace::into_file).transpose()?.unzip();
     let session = match sink {
         None => client.open(video).await?,
         Some(sink) => client.open_traced(video, sink).await?,
     };
     let mut events = session.events();
+    session.hint_next(next.map(|next| (next, 0)));
     output.line(&format!("playing \"{}\"", session.manifest().title));
-    let headless = HeadlessOptions {
-        pace,
-        start_ms: seconds_to_ms(options.from),
-    };
-    let mut playing = Box::pin(headless::play_session(&session, headless));
+    let mut playing = Box::pin(headless::play_session(&session, options));
     let ended = loop {
         tokio::select! {
             biased;
@@ -57,7 +89,7 @@ pub(crate) async fn run(options: PlayOptions, place: &Place, output: &Output) ->
         trace::written(writing, file).await?;
     }
     ended?;
-    verdict(&report, headless.start_ms)
+    verdict(&report, options.start_ms)
 }
 
 fn pace(speed: f64) -> Result<Pace, Failure> {
@@ -135,6 +167,16 @@ fn described(report: &SessionReport) -> String {
     let bytes = report.bytes_by_node.iter();
     lines.extend(bytes.map(|(name, bytes)| format!("  {name}  {}", table::size(*bytes))));
     lines.extend(faults_described(&report.faults));
+    let ahead = &report.prefetch;
+    if ahead.requests > 0 || ahead.used_bytes > 0 {
+        lines.push(format!(
+            "in advance: {} fetched in {} requests, {} used, {} wasted",
+            table::size(ahead.bytes),
+            ahead.requests,
+            table::size(ahead.used_bytes),
+            table::size(ahead.wasted_bytes)
+        ));
+    }
     lines.join("\n")
 }
 

@@ -37,6 +37,7 @@ fn a_video_goes_in_and_plays_and_survives_a_restart_of_the_cluster() {
     check_library(&cluster, &video);
     check_playback(&cluster, &video);
     check_trace(&cluster, &video, data.path());
+    check_next(&cluster, &video);
 
     cluster.ask(&["video", "rm", &video]).succeeded();
     assert_eq!(cluster.ask(&["video", "list"]).succeeded()["total"], 0);
@@ -108,6 +109,25 @@ fn check_playback(cluster: &Dev, video: &str) {
         "start-up {}",
         report["startup_ms"]
     );
+}
+
+/// The video twice: what the second playing needs first is fetched while the first one goes on.
+fn check_next(cluster: &Dev, video: &str) {
+    let answer = cluster.ask(&["play", video, "--speed", "12", "--next", video]);
+    let report = answer.succeeded();
+    let reports: Vec<_> = answer
+        .lines
+        .iter()
+        .filter(|line| line["prefetch"].is_object())
+        .collect();
+    assert_eq!(reports.len(), 2);
+    assert!(
+        reports[0]["prefetch"]["bytes"].as_u64().unwrap() > 0,
+        "{}",
+        reports[0]
+    );
+    assert_eq!(report["prefetch"]["used_bytes"], reports[0]["prefetch"]["bytes"]);
+    assert_eq!(report["stalls"], 0);
 }
 
 /// The way of a trace over the command line; that any session's replays is tested in the client.

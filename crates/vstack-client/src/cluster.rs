@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -19,7 +19,8 @@ use crate::fetch::{Setback, fetch};
 use crate::history;
 use crate::monitor;
 use crate::node::{NodeTable, NodeView};
-use crate::policy::{Action, ChunkSpec, Fact, Failure, Micros, Prior, Seed, Start};
+use crate::policy::prefetch::Shelf;
+use crate::policy::{Action, ChunkSpec, Fact, Failure, Micros, NodeIndex, Prior, Seed, Start};
 use crate::session::Session;
 use crate::source::Source;
 use crate::trace::TraceSink;
@@ -39,10 +40,19 @@ pub(crate) struct Shared {
     /// Of sessions that are opened from now on.
     policy: Mutex<PolicyName>,
     nodes: Mutex<NodeTable>,
+    /// What was fetched before anybody asked for it.
+    shelf: Mutex<Shelf<ChunkId, Shelved>>,
     /// Sees a change whenever the catalogue's list has a node that was not known, or a known one at a new address.
     pub(crate) nodes_changed: watch::Sender<()>,
     /// Held while the history is written.
     history: Mutex<HistoryState>,
+}
+
+/// A chunk on the shelf, verified, and who brought it.
+#[derive(Debug)]
+pub(crate) struct Shelved {
+    pub(crate) node: NodeIndex,
+    pub(crate) bytes: Bytes,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +73,10 @@ async fn remembered(file: Option<PathBuf>, clock: &Clock) -> BTreeMap<NodeId, Pr
 }
 
 impl Shared {
+    pub(crate) fn shelf(&self) -> MutexGuard<'_, Shelf<ChunkId, Shelved>> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Writes what was learned of nodes since the last time to the history's file, if there is one. Blocks.
     pub(crate) fn save_history(&self) {
         let Some(file) = &self.config.history_file else {
@@ -143,7 +157,9 @@ impl Cluster {
         let remembered = remembered(config.history_file.clone(), &clock).await;
         let nodes = Mutex::new(NodeTable::new(transport, remembered));
         let policy = Mutex::new(config.policy);
+        let shelf = Mutex::new(Shelf::new(config.prefetch_budget_bytes));
         let shared = Arc::new(Shared {
+            shelf,
             config,
             policy,
             catalogue,
@@ -219,7 +235,8 @@ impl Cluster {
     /// Every replica failed in several rounds.
     pub async fn fetch_verified(&self, part: &ManifestChunk) -> Result<Bytes, ClientError> {
         let source = Source::of(part, &mut self.shared.nodes())?;
-        Single::new(&self.shared, source).run().await
+        let single = Single::new(&self.shared, source, Arc::default());
+        single.run().await.map(|(_, bytes)| bytes)
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -228,15 +245,17 @@ impl Cluster {
 }
 
 /// The policy over a video of one chunk that somebody waits for.
-struct Single<'a> {
+pub(crate) struct Single<'a> {
     shared: &'a Shared,
     source: Source,
+    /// Bytes of the attempt under way.
+    received: Arc<AtomicU64>,
     seed: Seed,
     last: Option<Failure>,
 }
 
 impl<'a> Single<'a> {
-    fn new(shared: &'a Shared, source: Source) -> Self {
+    pub(crate) fn new(shared: &'a Shared, source: Source, received: Arc<AtomicU64>) -> Self {
         let spec = ChunkSpec {
             start: Micros(0),
             end: Micros(0),
@@ -245,17 +264,19 @@ impl<'a> Single<'a> {
         Self {
             shared,
             source,
+            received,
             seed: Seed::new(shared.config.seed(shared.policy()), vec![spec]),
             last: None,
         }
     }
 
-    async fn run(mut self) -> Result<Bytes, ClientError> {
+    /// The chunk, and the node that brought it.
+    pub(crate) async fn run(mut self) -> Result<(NodeIndex, Bytes), ClientError> {
         let mut todo = VecDeque::from(self.apply(Fact::Wanted { seq: 0 }));
         loop {
             match todo.pop_front() {
                 Some(Action::Start(start)) => match self.attempt(&start).await {
-                    Ok(bytes) => return Ok(bytes),
+                    Ok(bytes) => return Ok((start.node, bytes)),
                     Err(failure) => {
                         self.last = Some(failure.clone());
                         todo = self
@@ -282,7 +303,8 @@ impl<'a> Single<'a> {
     }
 
     async fn attempt(&mut self, start: &Start) -> Result<Bytes, Failure> {
-        let attempt = fetch(self.shared, &self.source, start.node, Arc::new(AtomicU64::new(0))).await;
+        self.received.store(0, Ordering::Relaxed);
+        let attempt = fetch(self.shared, &self.source, start.node, Arc::clone(&self.received)).await;
         let bytes = attempt.result.clone();
         if bytes.is_ok() {
             self.apply(Fact::Done {

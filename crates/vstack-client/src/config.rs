@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::policy::prefetch::PrefetchConfig;
 use crate::policy::{Choice, Micros, PolicyConfig, PoolConfig, SeedConfig};
 
 /// Which scheduling policy decides.
@@ -86,6 +87,9 @@ pub struct ClientConfig {
     pub low_water_ms: u64,
     /// Where what was measured of nodes is kept between runs, if anywhere.
     pub history_file: Option<PathBuf>,
+    /// What may lie ready that was fetched before anybody asked for it, for all sessions together; 0 fetches nothing in
+    /// advance.
+    pub prefetch_budget_bytes: u64,
     /// Names this client in its reports.
     pub client_id: Uuid,
 }
@@ -102,6 +106,7 @@ impl ClientConfig {
             target_buffer_ms: seed.target.as_ms(),
             low_water_ms: seed.low_water.as_ms(),
             history_file: None,
+            prefetch_budget_bytes: PrefetchConfig::default().budget_bytes,
             client_id: Uuid::new_v4(),
         }
     }
@@ -118,6 +123,13 @@ impl ClientConfig {
             PolicyName::Seed | PolicyName::RoundRobin | PolicyName::Random | PolicyName::Single => {
                 PolicyConfig::Seed(self.seed(policy))
             }
+        }
+    }
+
+    pub(crate) fn prefetch(&self) -> PrefetchConfig {
+        PrefetchConfig {
+            budget_bytes: self.prefetch_budget_bytes,
+            ..PrefetchConfig::default()
         }
     }
 

@@ -1,10 +1,12 @@
 //! Everything a session decides, with its reason, for the player's panel, for logs and for tests.
 
 use serde::{Deserialize, Serialize};
+use vstack_core::id::ChunkId;
 use vstack_core::time::UnixMillis;
 
 use crate::config::PolicyName;
 use crate::node::NodeRef;
+use crate::policy::prefetch::{Hint, PauseReason};
 use crate::policy::{BlockRange, CancelReason, DropReason, Failure, Need};
 
 /// One decision or fact of a session.
@@ -117,6 +119,34 @@ pub enum EventKind {
     PolicyChanged {
         from: PolicyName,
         to: PolicyName,
+    },
+    /// A chunk that may be needed soon is fetched in advance.
+    PrefetchStarted {
+        chunk_id: ChunkId,
+        why: Hint,
+        bytes: u64,
+    },
+    /// It lies ready.
+    Prefetched {
+        chunk_id: ChunkId,
+        node: NodeRef,
+        bytes: u64,
+        elapsed_ms: u64,
+    },
+    /// Playback comes first, or nobody hints at it any more.
+    PrefetchStopped {
+        chunk_id: ChunkId,
+        why: PauseReason,
+        wasted_bytes: u64,
+    },
+    PrefetchFailed {
+        chunk_id: ChunkId,
+        error: String,
+    },
+    /// Playback needs a chunk that lies ready.
+    PrefetchUsed {
+        seq: u32,
+        bytes: u64,
     },
     Sought {
         position_ms: u64,
@@ -233,6 +263,39 @@ impl EventKind {
             Self::FirstFrame { startup_ms } => format!("first picture after {}", seconds(*startup_ms)),
             Self::StallStarted => "playback waits for data".to_owned(),
             Self::StallEnded { stall_ms } => format!("playback goes on after {}", seconds(*stall_ms)),
+            of_prefetching => of_prefetching.prefetch_sentence(),
+        }
+    }
+
+    fn prefetch_sentence(&self) -> String {
+        match self {
+            Self::PrefetchStarted { chunk_id, why, .. } => {
+                let why = match why {
+                    Hint::Pointer => "the pointer rests there",
+                    Hint::Resume => "the viewer may go on there",
+                    Hint::Next => "it comes next",
+                };
+                format!("{chunk_id} is fetched in advance: {why}")
+            }
+            Self::Prefetched {
+                chunk_id,
+                node,
+                elapsed_ms,
+                ..
+            } => format!("{chunk_id} lies ready, from {} in {elapsed_ms} ms", node.name),
+            Self::PrefetchStopped { chunk_id, why, .. } => {
+                let why = match why {
+                    PauseReason::Needed => "playback waits for data",
+                    PauseReason::Level => "playback comes first",
+                    PauseReason::Unhinted => "it is no longer likely",
+                };
+                format!("{chunk_id} is not fetched in advance: {why}")
+            }
+            Self::PrefetchFailed { chunk_id, error } => {
+                format!("{chunk_id} cannot be fetched in advance: {error}")
+            }
+            Self::PrefetchUsed { seq, .. } => format!("chunk {seq} lay ready"),
+            other => format!("{other:?}"),
         }
     }
 }

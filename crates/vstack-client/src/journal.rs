@@ -12,7 +12,7 @@ use crate::config::PolicyName;
 use crate::event::{EventKind, SessionEvent};
 use crate::node::NodeRef;
 use crate::policy::{AttemptId, Failure, Micros, NodeIndex};
-use crate::report::Fault;
+use crate::report::{Fault, Prefetched};
 use crate::snapshot::{Lane, LaneBar, LogLine, NodeCount, Outcome};
 
 /// Events that a slow listener may fall behind before it misses some.
@@ -79,6 +79,7 @@ pub(crate) struct Totals {
     pub(crate) failovers: u64,
     pub(crate) policy_changes: u32,
     pub(crate) hash_failures: u64,
+    pub(crate) prefetch: Prefetched,
     pub(crate) stalls: u32,
     stall: Micros,
 }

@@ -50,11 +50,24 @@ pub struct SessionReport {
     pub failovers: u64,
     /// Chunks, or blocks of them, that came with the right length and the wrong hash. None of their bytes were handed out.
     pub hash_failures: u64,
+    pub prefetch: Prefetched,
     /// For each jump: until the chunk at the new place was there.
     pub seek_ms: Vec<u64>,
     /// At most 1000, the latest; `requests` and `failovers` count all.
     pub faults: Vec<Fault>,
     pub nodes: Vec<NodeView>,
+}
+
+/// What was fetched before anybody asked for it; beside the session's other figures, not among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Prefetched {
+    pub requests: u64,
+    /// Brought whole and verified.
+    pub bytes: u64,
+    /// Put into this session's buffer when playback came near; this session fetched them in advance, or one before it.
+    pub used_bytes: u64,
+    /// Of downloads that were stopped, and of chunks that made room for others. What is neither used nor wasted lies ready.
+    pub wasted_bytes: u64,
 }
 
 /// One failed attempt.

@@ -90,7 +90,7 @@ impl Facts {
         let block = asked.map_or(0, |asked| asked.range.first + u32::from(more) % asked.range.len());
         let seq = u32::from(which) % CHUNKS;
         let at = Micros::from_ms(u64::from(which) * 100);
-        let fact = match kind % 14 {
+        let fact = match kind % 15 {
             0 => Fact::Position(at),
             1 => Fact::Seek(at),
             2 => Fact::Wanted { seq },
@@ -126,6 +126,7 @@ impl Facts {
                 seq,
                 right: !more.is_multiple_of(4),
             },
+            13 => Fact::Supplied { seq },
             _ => Fact::Tick,
         };
         self.expect(&fact);
@@ -152,6 +153,10 @@ impl Facts {
             }
             Fact::Done { attempt, .. } | Fact::Failed { attempt, .. } => {
                 self.running.remove(attempt);
+            }
+            // The session puts it into the buffer, and gives up the blocks that it has.
+            Fact::Supplied { seq } if !self.finishing.contains(seq) && self.held.insert(*seq) => {
+                self.stored.retain(|(stored, ..)| stored != seq);
             }
             Fact::Finished { seq, right } if self.finishing.remove(seq) => {
                 if *right {

@@ -6,8 +6,8 @@
 //!
 //! `measure` holds what is known about each node, shared by all sessions of a client; `rank` orders the replicas of a
 //! chunk; `chunk` says what a chunk is made from; `seed` is the base policy, whose attempts are whole chunks; `pool` asks
-//! several nodes for ranges of blocks of the same chunk; `any` is whichever of them a session runs; `trace` writes
-//! down all that a policy hears and answers, and plays it back.
+//! several nodes for ranges of blocks of the same chunk; `any` is whichever of them a session runs; `prefetch` plans
+//! what is fetched before anybody asks; `trace` writes down all that a policy hears and answers, and plays it back.
 //!
 //! # The contract between a policy and the session that performs it
 //!
@@ -58,6 +58,7 @@ pub mod chunk;
 pub mod failure;
 pub mod measure;
 pub mod pool;
+pub mod prefetch;
 pub mod rank;
 pub mod seed;
 pub mod trace;
@@ -173,6 +174,11 @@ pub enum Fact {
     Failed {
         attempt: AttemptId,
         failure: Failure,
+    },
+    /// This chunk was fetched in advance and is in the buffer now, whole and verified. Nothing is decided by it: the fact
+    /// that playback is there follows.
+    Supplied {
+        seq: u32,
     },
     /// The manifest was read again: this chunk is made from this now.
     Placed {

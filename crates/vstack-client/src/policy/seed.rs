@@ -175,6 +175,12 @@ impl Seed {
             | Fact::Finished { right: true, .. } => {}
             // Another policy had its blocks when this one took over.
             Fact::Finished { seq, right: false } => self.contradicted(seq),
+            Fact::Supplied { seq } => {
+                self.supplied(seq, &mut actions);
+                // Nothing is decided before the fact that follows; should none follow, then by this.
+                actions.push(Action::WakeAt(now));
+                return actions;
+            }
             Fact::Position(position) => self.position = position,
             Fact::Seek(position) => {
                 self.position = position;
@@ -337,6 +343,24 @@ impl Seed {
         if search.rounds.is_multiple_of(ROUNDS_BEFORE_ERROR) {
             actions.push(Action::Unobtainable { seq });
         }
+    }
+
+    fn supplied(&mut self, seq: u32, actions: &mut Vec<Action>) {
+        let Some(chunk) = self.chunks.get_mut(seq as usize) else {
+            return;
+        };
+        if let State::Fetching { attempt } = std::mem::replace(&mut chunk.state, State::Held)
+            && let Some(Running { seq, node }) = self.running.remove(&attempt)
+        {
+            let why = CancelReason::Overtaken;
+            actions.push(Action::Cancel {
+                attempt,
+                seq,
+                node,
+                why,
+            });
+        }
+        chunk.search = Search::default();
     }
 
     fn placed(&mut self, now: Micros, seq: u32, shape: Shape) {

@@ -22,6 +22,7 @@ use crate::cluster::Cluster;
 use crate::config::PolicyName;
 use crate::error::ClientError;
 use crate::event::SessionEvent;
+use crate::policy::prefetch::Hint;
 use crate::report::SessionReport;
 use crate::snapshot::SessionSnapshot;
 use crate::source::{inline_init, sources, specs};
@@ -40,6 +41,8 @@ enum Command {
     Unwanted { seq: u32 },
     Starved { starved: bool },
     Policy { policy: PolicyName },
+    Hint { why: Hint, ms: Option<u64> },
+    Next { next: Option<(VideoId, u64)> },
 }
 
 /// A playback. Cheap to clone; dropping the last clone stops its downloads.
@@ -132,6 +135,29 @@ impl Session {
     /// Jumps. Downloads outside the new window are cancelled; what is held inside it stays.
     pub fn seek(&self, position_ms: u64) {
         self.send(Command::Seek { ms: position_ms });
+    }
+
+    /// The pointer is over this place on the seek bar; `None`: it has left. When it rests there and playback needs nothing,
+    /// the chunk that a jump would begin in is fetched in advance.
+    pub fn hint_pointer(&self, position_ms: Option<u64>) {
+        self.send(Command::Hint {
+            why: Hint::Pointer,
+            ms: position_ms,
+        });
+    }
+
+    /// The viewer is offered to go on from here.
+    pub fn hint_resume(&self, position_ms: Option<u64>) {
+        self.send(Command::Hint {
+            why: Hint::Resume,
+            ms: position_ms,
+        });
+    }
+
+    /// This video comes next, from `start_ms` on: its first seconds are fetched in advance while playback needs nothing,
+    /// for a session of the same [`Cluster`].
+    pub fn hint_next(&self, next: Option<(VideoId, u64)>) {
+        self.send(Command::Next { next });
     }
 
     /// The verified bytes of chunk `seq`; waits for them. A chunk outside the window is fetched too. Dropping the

@@ -208,6 +208,31 @@ impl State {
         near.into_iter().any(|slot| !slot.prefix.is_empty())
     }
 
+    /// Whether all of it is in the buffer.
+    pub(crate) fn holds(&self, seq: u32) -> bool {
+        self.slots
+            .get(seq as usize)
+            .is_some_and(|slot| slot.bytes.is_some())
+    }
+
+    /// The chunk that is played at this time; past the end, the number of chunks.
+    pub(crate) fn chunk_at(&self, position: Micros) -> u32 {
+        let index = self.slots.partition_point(|slot| slot.end_ms <= position.as_ms());
+        u32::try_from(index).unwrap_or(u32::MAX)
+    }
+
+    /// Chunks that are played within this time.
+    pub(crate) fn chunks_between(&self, from: Micros, until: Micros) -> Range<u32> {
+        let end = self.slots.partition_point(|slot| slot.start_ms < until.as_ms());
+        self.chunk_at(from)..u32::try_from(end).unwrap_or(u32::MAX)
+    }
+
+    /// Whether anybody waits for a chunk of which nothing is ready.
+    pub(crate) fn somebody_waits(&self) -> bool {
+        let waits = |slot: &Slot| slot.wishes > 0 && slot.bytes.is_none() && slot.prefix.is_empty();
+        self.slots.iter().any(waits)
+    }
+
     pub(crate) fn extend_prefix(&mut self, seq: u32, more: &[u8]) {
         if let Some(slot) = self.slots.get_mut(seq as usize) {
             slot.prefix.extend_from_slice(more);
@@ -304,6 +329,7 @@ impl State {
                 .collect(),
             failovers: totals.failovers,
             hash_failures: totals.hash_failures,
+            prefetch: totals.prefetch,
             seek_ms: self.journal.seek_ms.clone(),
             faults: self.journal.faults.iter().cloned().collect(),
             nodes,

@@ -45,6 +45,12 @@ impl Pool {
                 // Progress of all attempts was told just before, so that no bytes are missing in this time.
                 (0..self.lanes.len()).for_each(|lane| self.advance_lane(now, lane));
             }
+            Fact::Supplied { seq } => {
+                self.supplied(seq, actions);
+                // Nothing is decided before the fact that follows; should none follow, then by this.
+                self.wake_at = Some(now);
+                return false;
+            }
             Fact::Position(position) => self.moved(now, position),
             Fact::Seek(position) => self.seek(position),
             Fact::Starved(starved) => {
@@ -159,6 +165,19 @@ impl Pool {
             self.complete(flight.seq, actions);
         } else if news {
             self.cancel_overtaken(flight.seq, actions);
+        }
+    }
+
+    fn supplied(&mut self, seq: u32, actions: &mut Vec<Action>) {
+        for attempt in self.attempts_at(|flight| flight.seq == seq) {
+            self.cancel(attempt, CancelReason::Overtaken, actions);
+        }
+        if let Some(chunk) = self.chunks.get_mut(seq as usize)
+            && chunk.is_unfinished()
+        {
+            chunk.state = State::Held;
+            chunk.tried.clear();
+            (chunk.rounds, chunk.last) = (0, None);
         }
     }
 

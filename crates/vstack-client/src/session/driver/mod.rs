@@ -1,8 +1,10 @@
 //! The task of a session: it waits for one thing to happen, tells the policy, and does what the policy says.
 //!
 //! All decisions are made in one place and one after another; downloads run beside it and only report. `attempts` starts
-//! and ends them, `whole` takes in whole chunks, `ranges` blocks and what is made of them, `placements` newer manifests.
+//! and ends them, `whole` takes in whole chunks, `ranges` blocks and what is made of them, `placements` newer manifests,
+//! `ahead` what is fetched before anybody asks.
 
+mod ahead;
 mod attempts;
 mod placements;
 mod ranges;
@@ -31,6 +33,7 @@ use crate::fetch::Attempt;
 use crate::policy::{Action, AttemptId, Fact, Micros, NodeIndex};
 use crate::ranges::{Blocks, LeafBook, Report};
 use crate::source::Source;
+use ahead::Ahead;
 use attempts::Flight;
 use ranges::Joined;
 
@@ -63,6 +66,7 @@ pub(super) struct Driver {
     wake_at: Option<Micros>,
     /// The policy that is to take over when playback allows it.
     wished: Option<PolicyName>,
+    ahead: Ahead,
 }
 
 impl Driver {
@@ -74,6 +78,7 @@ impl Driver {
         scheduler: Scheduler,
     ) -> Self {
         let (reports, reported) = mpsc::unbounded_channel();
+        let ahead = Ahead::new(&cluster);
         Self {
             cluster,
             shared,
@@ -93,6 +98,7 @@ impl Driver {
             manifests: JoinSet::new(),
             wake_at: None,
             wished: None,
+            ahead,
         }
     }
 
@@ -105,9 +111,11 @@ impl Driver {
         let mut nodes_changed = self.cluster.nodes_changed.subscribe();
         let mut manifest_is_old = interval_at(Instant::now() + MANIFEST_PERIOD, MANIFEST_PERIOD);
         manifest_is_old.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.supply(Micros(0));
         self.apply(Fact::Tick, None);
         loop {
             let wake = self.cluster.clock.instant(self.wake_at.unwrap_or_default());
+            let look = self.cluster.clock.instant(self.ahead.look_at.unwrap_or_default());
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(command) = commands.recv() => self.obey(command),
@@ -120,8 +128,11 @@ impl Driver {
                 Ok(()) = nodes_changed.changed() => self.read_manifest(),
                 _ = manifest_is_old.tick() => self.read_manifest(),
                 () = sleep_until(wake), if self.wake_at.is_some() => self.tick(),
+                ended = self.ahead.ended() => self.ahead_ended(ended),
+                () = sleep_until(look), if self.ahead.look_at.is_some() => {}
             }
             self.change_policy();
+            self.look_ahead();
             self.shared.wake();
         }
     }
@@ -134,8 +145,14 @@ impl Driver {
 
     fn obey(&mut self, command: Command) {
         let fact = match command {
-            Command::Position { ms } => Fact::Position(Micros::from_ms(ms)),
+            Command::Position { ms } => {
+                self.supply(Micros::from_ms(ms));
+                Fact::Position(Micros::from_ms(ms))
+            }
+            Command::Hint { why, ms } => return self.hint_place(why, ms.map(Micros::from_ms)),
+            Command::Next { next } => return self.hint_next(next),
             Command::Seek { ms } => {
+                self.supply(Micros::from_ms(ms));
                 self.shared
                     .lock()
                     .journal
