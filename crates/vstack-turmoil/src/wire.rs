@@ -2,14 +2,17 @@
 //!
 //! Roles know each other by loopback addresses, as they would in a cluster on one machine: `127.0.0.1` is the catalogue,
 //! `127.0.0.11` the first node. Each stands for one simulated machine. `reqwest` cannot be given another kind of socket, so
-//! the client here is hyper's own, which `reqwest` is made of: it keeps connections alive in the same way.
+//! the client here is hyper's own, which `reqwest` is made of: it keeps connections alive in the same way. There is one for
+//! each machine that is asked: a client that goes closes its connections in the order of a map that differs from run to
+//! run, and the goodbyes take their delays from the seed in that order.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -166,15 +169,21 @@ impl Service<Uri> for Connector {
 /// The product's transport on one simulated machine. What it sends and gets is traced.
 #[derive(Debug, Clone)]
 pub(crate) struct SimTransport {
-    client: Client<Connector, HttpBody>,
+    clients: Arc<Mutex<BTreeMap<Machine, Client<Connector, HttpBody>>>>,
     from: Machine,
     trace: Trace,
 }
 
 impl SimTransport {
     pub(crate) fn new(from: Machine, trace: Trace) -> Arc<Self> {
-        let client = Client::builder(TokioExecutor::new()).build(Connector);
-        Arc::new(Self { client, from, trace })
+        let clients = Arc::default();
+        Arc::new(Self { clients, from, trace })
+    }
+
+    fn client(&self, to: Machine) -> Client<Connector, HttpBody> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let build = || Client::builder(TokioExecutor::new()).build(Connector);
+        clients.entry(to).or_insert_with(build).clone()
     }
 }
 
@@ -216,7 +225,9 @@ impl SimTransport {
         let request = builder
             .body(body)
             .map_err(|error| unreachable(error.to_string()))?;
-        let answer = self.client.request(request).await;
+        let to = request.uri().host().and_then(Machine::at);
+        let to = to.ok_or_else(|| unreachable("no machine has this address".to_owned()))?;
+        let answer = self.client(to).request(request).await;
         let answer = answer.map_err(|error| unreachable(innermost(&error)))?;
         let (parts, body) = answer.into_parts();
         let source = url.clone();

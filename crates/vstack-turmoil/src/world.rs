@@ -53,6 +53,7 @@ pub fn run(seed: u64, mutant: Option<Mutant>, keep_trace: bool) -> std::io::Resu
     let trace = Trace::new(keep_trace);
     let shared = Shared::new(seed, mutant, trace.clone())?;
     panics::forget();
+    align_task_ids()?;
     let mut world = World::new(Arc::clone(&shared));
     let mut violation = world.run().err();
     let virtual_ms = millis(world.sim.elapsed());
@@ -70,6 +71,16 @@ pub fn run(seed: u64, mutant: Option<Mutant>, keep_trace: bool) -> std::io::Resu
         fingerprint,
         trace,
     })
+}
+
+/// Tokio drops the tasks of a machine that goes down by their numbers modulo four (a power of two), and counts tasks for
+/// the whole process. A run begins at a multiple, so that it does not matter which runs came before.
+fn align_task_ids() -> std::io::Result<()> {
+    const MULTIPLE: u64 = 64;
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let next = || runtime.spawn(async {}).id().to_string().parse::<u64>();
+    while next().is_ok_and(|id| !(id + 1).is_multiple_of(MULTIPLE)) {}
+    Ok(())
 }
 
 struct World {

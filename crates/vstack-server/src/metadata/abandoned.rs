@@ -23,6 +23,7 @@ pub(super) async fn run(metadata: Arc<Metadata>, stop: CancellationToken) {
     let mut found = BTreeSet::new();
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep(metadata.settings.abandoned_every) => {}
         }

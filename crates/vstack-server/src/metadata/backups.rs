@@ -35,12 +35,14 @@ pub(super) async fn run(metadata: Arc<Metadata>, stop: CancellationToken) {
         let every = metadata.settings.backup_every;
         let waited = newest_age(&metadata).await;
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep(every.saturating_sub(waited)) => {}
         }
         if let Err(error) = make(&metadata).await {
             warn!(%error, "the catalogue was not backed up, the next try is in an hour");
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(every) => {}
             }

@@ -18,10 +18,12 @@ pub(super) async fn run(metadata: Arc<Metadata>, now: bool, stop: CancellationTo
     let mut pause = if now { Duration::ZERO } else { EVERY };
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = check(&metadata) => {}
         }

@@ -220,6 +220,7 @@ pub(super) async fn run(metadata: Arc<Metadata>, stop: CancellationToken) {
     let mut catch_up = CatchUp::default();
     loop {
         let done = tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             done = round(&metadata, &mut catch_up) => done,
         };
@@ -229,6 +230,7 @@ pub(super) async fn run(metadata: Arc<Metadata>, stop: CancellationToken) {
             Err(error) => debug!(%error, "catching up is tried again"),
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = tokio::time::sleep(LOOK) => {}
         }

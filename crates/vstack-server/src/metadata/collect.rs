@@ -30,6 +30,7 @@ const RETRY_MS: u64 = 30_000;
 pub(super) async fn run(metadata: Arc<Metadata>, stop: CancellationToken) {
     loop {
         let found = tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             found = round(&metadata) => found,
         };
@@ -39,6 +40,7 @@ pub(super) async fn run(metadata: Arc<Metadata>, stop: CancellationToken) {
         });
         if !more {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(IDLE) => {}
             }

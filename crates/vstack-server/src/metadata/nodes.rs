@@ -232,6 +232,7 @@ pub(super) async fn judge(metadata: Arc<Metadata>, stop: CancellationToken) {
     let mut seen: BTreeMap<NodeId, NodeHealth> = BTreeMap::new();
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }

@@ -41,10 +41,12 @@ pub(super) async fn run(metadata: Arc<Metadata>, stop: CancellationToken) {
     let mut not_before: BTreeMap<VideoId, UnixMillis> = BTreeMap::new();
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = look(&metadata, &mut not_before) => {}
         }
