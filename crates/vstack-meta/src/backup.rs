@@ -1,8 +1,8 @@
 //! Copies of the catalogue, and starting from one.
 //!
 //! A copy is one file that needs no log beside it; it is checked as a whole before it gets its name. A restored
-//! catalogue may be older than what its nodes hold, so it begins as [`Behind::Ballots`](crate::Behind): nothing is
-//! granted before every node has told how far it was. What was there before is moved aside, never deleted.
+//! catalogue may be older than what its nodes hold, so it begins as [`Behind::Generations`](crate::Behind):
+//! nothing is granted before the nodes have told how far it was, and most have written down where it goes on. What was there before is moved aside, never deleted.
 
 use std::path::{Path, PathBuf};
 

@@ -167,8 +167,11 @@ pub enum Behind {
     No = 0,
     /// Some node has not been read yet: objects that nobody knows must stay.
     Objects = 1,
-    /// Some node may have seen later ballots: none is granted.
+    /// Most nodes have not yet written down this life's generation: no ballot is granted, or a life that is restored
+    /// after this one might grant it again.
     Ballots = 2,
+    /// Some node may have seen later generations: none is announced and no ballot granted.
+    Generations = 3,
 }
 
 impl Behind {
@@ -177,7 +180,7 @@ impl Behind {
     pub const fn knowledge(self) -> Knowledge {
         match self {
             Self::No => Knowledge::Complete,
-            Self::Objects | Self::Ballots => Knowledge::Behind,
+            Self::Objects | Self::Ballots | Self::Generations => Knowledge::Behind,
         }
     }
 }

@@ -42,7 +42,8 @@ pub enum MetaError {
     #[error("the session {session} was counted for another video")]
     OtherVideo { session: String },
     #[error(
-        "the catalogue was restored and waits until every node has told how far it was; try again in half a minute"
+        "the catalogue was restored and waits until most of its nodes have told how far it was and written down where it goes \
+         on; try again in half a minute, and take out nodes that are lost (`vstack node remove`)"
     )]
     Restored,
     #[error(transparent)]

@@ -257,7 +257,7 @@ async fn older_than_its_nodes() -> (Catalogue, CatalogueObject) {
 #[tokio::test]
 async fn a_restored_catalogue_grants_nothing_until_it_has_caught_up() {
     let (catalogue, object) = older_than_its_nodes().await;
-    assert_eq!(catalogue.store.behind().await.unwrap(), Behind::Ballots);
+    assert_eq!(catalogue.store.behind().await.unwrap(), Behind::Generations);
     let chunk = ChunkId::media(video(9), 0);
     catalogue.create(video(9)).await;
     assert_eq!(catalogue.open(chunk, &[1, 2, 3]).await, Err(MetaError::Restored));
@@ -326,11 +326,21 @@ async fn a_restored_catalogue_goes_above_a_generation_that_its_nodes_saw_by_one(
         Reply::Heartbeat(reply) => reply.generation,
         other => unreachable!("a heartbeat is answered by {other:?}"),
     };
-    assert_eq!(announced(reply), None, "nothing is granted yet");
+    assert_eq!(announced(reply), None, "another node may have seen a later one");
+    catalogue.done(Cmd::CaughtUp { to: Behind::Ballots }).await;
+    let told = announced(catalogue.done(heartbeat(node.clone())).await).unwrap();
+    assert!(
+        told > node.highest_generation,
+        "it is announced before it is granted in"
+    );
+    assert_eq!(catalogue.open(chunk, &[1, 2, 3]).await, Err(MetaError::Restored));
+    let mut noted = report(2);
+    noted.highest_generation = told;
+    assert_eq!(announced(catalogue.done(heartbeat(noted)).await), Some(told));
     catalogue.done(Cmd::CaughtUp { to: Behind::Objects }).await;
     let opened = catalogue.open(chunk, &[1, 2, 3]).await.unwrap();
     let granted = opened.ballot.generation();
-    assert!(granted > node.highest_generation, "{}", opened.ballot);
+    assert_eq!(granted, told, "{}", opened.ballot);
     // From now on it tells its generation, and a node that repeats it changes nothing.
     node.highest_generation = granted;
     assert_eq!(announced(catalogue.done(heartbeat(node)).await), Some(granted));

@@ -121,7 +121,7 @@ impl Memory {
         };
         self.service = Some(service);
         match service.behind {
-            Behind::Ballots => Err(MetaError::Restored),
+            Behind::Ballots | Behind::Generations => Err(MetaError::Restored),
             Behind::No | Behind::Objects => Ok((service.generation, service.behind.knowledge())),
         }
     }

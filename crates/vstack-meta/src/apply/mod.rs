@@ -118,7 +118,7 @@ pub(crate) fn generation(connection: &Connection) -> Result<u64, MetaError> {
 /// [`MetaError::Restored`]: a node may have seen a later generation.
 pub(crate) fn granting_generation(connection: &Connection) -> Result<u64, MetaError> {
     match behind(connection)? {
-        Behind::Ballots => Err(MetaError::Restored),
+        Behind::Ballots | Behind::Generations => Err(MetaError::Restored),
         Behind::No | Behind::Objects => generation(connection),
     }
 }
@@ -137,6 +137,7 @@ pub(crate) fn behind(connection: &Connection) -> Result<Behind, MetaError> {
         0 => Ok(Behind::No),
         1 => Ok(Behind::Objects),
         2 => Ok(Behind::Ballots),
+        3 => Ok(Behind::Generations),
         other => Err(Place {
             table: "service",
             key: "1",
@@ -160,7 +161,7 @@ pub(crate) fn fall_behind(connection: &Connection) -> Result<(), MetaError> {
         let row = rows::read_row(connection, chunk)?;
         rows::write_row(connection, chunk, row.promised, &master::restored(&row))?;
     }
-    let all = Behind::Ballots as i64;
+    let all = Behind::Generations as i64;
     connection.execute("UPDATE service SET behind = ?1 WHERE id = 1", [all])?;
     Ok(())
 }

@@ -45,8 +45,8 @@ pub(super) fn heartbeat(
     });
     let before = known.map(|known| known.health(now));
     let generation = match behind(connection)? {
-        Behind::Ballots => None,
-        Behind::No | Behind::Objects => Some(generation(connection)?),
+        Behind::Generations => None,
+        Behind::No | Behind::Objects | Behind::Ballots => Some(generation(connection)?),
     };
     Ok(HeartbeatReply {
         before,
@@ -61,8 +61,8 @@ pub(super) fn heartbeat(
 fn follow_generation(connection: &Connection, report: &NodeReport) -> Result<(), MetaError> {
     let reported = report.highest_generation;
     let present = generation(connection)?;
-    // As long as nothing may be granted, a node that has seen this very number has it from another life.
-    let mine = behind(connection)? != Behind::Ballots;
+    // As long as it was announced to nobody, a node that has seen this very number has it from another life.
+    let mine = behind(connection)? != Behind::Generations;
     if reported < present || (reported == present && mine) {
         return Ok(());
     }

@@ -1,7 +1,8 @@
 //! Catching up: what a restored or rebuilt catalogue learns from its nodes.
 //!
-//! First every node must have told the generation that it has seen (in its heartbeat), or be down: then ballots are
-//! granted again, above all earlier ones. Then each node is read. Of each video the latest catalogue object counts; its
+//! First every node must have told the generation that it has seen (in its heartbeat), or be down, and most must have told:
+//! then this life announces its own, above all of these. When most nodes have written that down ballots are granted again.
+//! Then each node is read. Of each video the latest catalogue object counts; its
 //! placements are learned. A video whose latest object was deleted, and one of which nothing but tombstones is left, were
 //! deleted in the time that the catalogue has forgotten; that is believed only when every node was read. Until then
 //! nothing that the catalogue does not know is collected anywhere.
@@ -248,6 +249,10 @@ async fn round(metadata: &Metadata, catch_up: &mut CatchUp) -> Result<bool, Meta
     if !all_have_told(metadata, &nodes) {
         return Ok(false);
     }
+    if behind == Behind::Generations {
+        store.apply_one(Cmd::CaughtUp { to: Behind::Ballots }).await?;
+        return Ok(false);
+    }
     for node in &nodes {
         let answers = node.health(metadata.now()) != NodeHealth::Down;
         if let Some(url) = node.known_url().filter(|_| answers && node.is_member())
@@ -265,6 +270,9 @@ async fn round(metadata: &Metadata, catch_up: &mut CatchUp) -> Result<bool, Meta
     let key = metadata.key.grant_key();
     // Deletions need a ballot each, so ballots come first.
     if behind == Behind::Ballots {
+        if !most_have_noted(metadata, &nodes) {
+            return Ok(false);
+        }
         let to = Behind::Objects;
         let sum = catch_up
             .learn(store, &key, storage, false, metadata.now())
@@ -292,14 +300,33 @@ async fn round(metadata: &Metadata, catch_up: &mut CatchUp) -> Result<bool, Meta
     Ok(true)
 }
 
-/// Whether every node has told this life of the catalogue what it has seen, or is down.
+/// Whether every node has told this life of the catalogue what it has seen, or is down, and most have told.
 fn all_have_told(metadata: &Metadata, nodes: &[NodeRecord]) -> bool {
     let running_ms = metadata.running_for_ms();
-    let heard = |node: &NodeRecord| node.last_heartbeat >= metadata.started;
-    let all_heard = nodes.iter().all(|node| !node.is_member() || heard(node));
+    let members = nodes.iter().filter(|node| node.is_member()).count();
+    let heard = |node: &&NodeRecord| node.is_member() && node.last_heartbeat >= metadata.started;
+    let heard = nodes.iter().filter(heard).count();
     // A rebuilt catalogue knows no nodes at first; all that live report within two heartbeats.
-    running_ms >= NODE_DOWN_AFTER_MS
-        || (running_ms >= NODE_DEGRADED_AFTER_MS && all_heard && !nodes.is_empty())
+    (running_ms >= NODE_DOWN_AFTER_MS && is_most(heard, members))
+        || (running_ms >= NODE_DEGRADED_AFTER_MS && heard == members && !nodes.is_empty())
+}
+
+/// Whether most nodes have written down the generation that this life announced.
+fn most_have_noted(metadata: &Metadata, nodes: &[NodeRecord]) -> bool {
+    let members: Vec<NodeId> = nodes
+        .iter()
+        .filter(|node| node.is_member())
+        .map(|node| node.node)
+        .collect();
+    is_most(
+        metadata.announced.known_by(members.iter().copied()),
+        members.len(),
+    )
+}
+
+/// Any two such sets have a node in common. Without nodes nothing can be granted.
+const fn is_most(some: usize, of: usize) -> bool {
+    of == 0 || 2 * some > of
 }
 
 #[cfg(test)]

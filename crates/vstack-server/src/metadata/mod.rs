@@ -5,6 +5,7 @@
 //! collects garbage, writes catalogue objects, makes backups, checks its file at night, and catches up after a restore.
 
 mod abandoned;
+mod announced;
 mod backups;
 mod care;
 mod catch_up;

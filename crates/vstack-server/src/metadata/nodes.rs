@@ -61,6 +61,9 @@ pub(super) async fn heartbeat(
     if let Reply::Heartbeat(reply) = reply {
         let signed = |number| Generation::signed(&metadata.key.grant_key(), number);
         generation = reply.generation.map(signed);
+        if let Some(told) = reply.generation {
+            metadata.announced.note(node, told, heartbeat.highest_generation);
+        }
         if reply.before.is_none() {
             info!(%node, url = %heartbeat.url, "node registered");
         }

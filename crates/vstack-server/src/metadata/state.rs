@@ -13,6 +13,7 @@ use vstack_core::keys::ClusterKey;
 use vstack_core::time::UnixMillis;
 use vstack_meta::{Cmd, MetaStore, NodeRecord, Remembered, Reply};
 
+use super::announced::Announced;
 use super::counts::Counts;
 use super::events::Events;
 use super::manifests::Manifests;
@@ -49,6 +50,7 @@ pub(super) struct Metadata {
     /// Held while a backup is made.
     pub(super) backing_up: tokio::sync::Mutex<()>,
     pub(super) services: Services,
+    pub(super) announced: Announced,
     /// Released when the store is closed: fields are dropped in their order.
     _lock: File,
     /// Dropped last; tells the role that all of the above is.
@@ -77,6 +79,7 @@ impl Metadata {
             redundancy: Redundancy::remembering(remembered),
             platform,
             services: Services::default(),
+            announced: Announced::default(),
             backing_up: tokio::sync::Mutex::default(),
             _lock: lock,
             _closed: closing,
