@@ -15,11 +15,12 @@ use crate::project::Project;
 use crate::{say, step, toolchain};
 
 /// A bench, and the peers that it wants.
-const BENCHES: [(&str, &[Peer]); 7] = [
+const BENCHES: [(&str, &[Peer]); 8] = [
     ("client", &[Peer::Nginx, Peer::Aria2]),
     ("crowd", &[]),
     ("consensus", &[Peer::Etcd]),
     ("erasure", &[Peer::Isal]),
+    ("predictor", &[]),
     ("repair", &[]),
     // A proof run: `cargo xtask prove zipf` is the same.
     ("zipf", &[]),

@@ -36,7 +36,7 @@ cargo xtask TASK
   test            install what is missing and run everything that CI runs
   check           format, clippy, layers, sizes, TypeScript bindings, svelte-check, tsc: before every push
   prove NAME      proof runs of the store: power cuts, failing disks, kills, bit rot, fuzzing, mutants (no NAME: lists)
-  bench NAME      measure against other servers and write docs/evaluation/NAME.md: client, consensus, erasure, repair, store; options
+  bench NAME      measure against other servers and write docs/evaluation/NAME.md: client, consensus, erasure, predictor, repair, store; options
                   of the bench may follow (`--help` lists them). --rounds 1 --seconds 1 is done in minutes
   setup           only install what is missing
   help            this text

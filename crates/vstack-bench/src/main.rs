@@ -14,6 +14,7 @@ mod load;
 mod machine;
 mod output;
 mod peers;
+mod predictor;
 mod process;
 mod real;
 mod repair;
@@ -47,6 +48,8 @@ enum Bench {
     Store(store::Options),
     /// Placements committed by ChunkPaxos beside puts of etcd; manifests; a growing catalogue.
     Consensus(consensus::Options),
+    /// The pool's moving averages beside predictors that learn, over recorded traces.
+    Predictor(predictor::Options),
     /// How fast a lost node is made good, and what viewers notice.
     Repair(repair::Options),
     /// Coding of shards beside ISA-L and memcpy.
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Bench::CrowdSessions(arguments) => crowd::run_sessions(&arguments),
         Bench::Store(options) => store::run(&options),
         Bench::Consensus(options) => consensus::run(&options),
+        Bench::Predictor(options) => predictor::run(&options),
         Bench::Repair(options) => repair::run(&options),
         Bench::Erasure(options) => erasure::run(&options),
         Bench::Zipf(options) => zipf::run(&options),

@@ -23,4 +23,4 @@ pub use net::SlackWeights;
 pub use random::Random;
 pub use scenario::{Change, NodePlan, Scenario};
 pub use viewer::{Outcome, Setup};
-pub use world::{Run, run};
+pub use world::{Run, run, run_traced};

@@ -3,9 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use vstack_client::policy::trace::{Head, Recorder, TRACE_VERSION};
 use vstack_client::policy::{
     Action, AttemptId, BLOCK_BYTES, BlockRange, ChunkSpec, Fact, Micros, NodeRecords, Policy, PolicyConfig,
 };
+
+use vstack_core::id::VideoId;
+use vstack_core::time::UnixMillis;
 
 use crate::net::SlackWeights;
 use crate::scenario::{Scenario, seconds};
@@ -66,6 +70,8 @@ pub(crate) struct Attempt {
 #[derive(Debug)]
 pub(crate) struct Viewer {
     pub(crate) policy: Policy,
+    config: PolicyConfig,
+    recorder: Option<Recorder>,
     pub(crate) records: NodeRecords,
     pub(crate) specs: Vec<ChunkSpec>,
     pub(crate) attempts: BTreeMap<AttemptId, Attempt>,
@@ -124,6 +130,8 @@ impl Viewer {
         }
         Self {
             policy: Policy::new(policy, specs.clone()),
+            config: policy,
+            recorder: None,
             records: NodeRecords::default(),
             end: specs.last().map_or(Micros(0), |spec| spec.end),
             specs,
@@ -167,9 +175,26 @@ impl Viewer {
         }
     }
 
+    /// Writes down what its policy hears and answers from now on; `zero_at` is the time of day that the run begins at.
+    pub(crate) fn record(&mut self, zero_at: UnixMillis, sink: impl FnMut(String) + Send + 'static) {
+        let head = Head {
+            version: TRACE_VERSION,
+            written_by: "vstack-netsim".to_owned(),
+            video_id: VideoId(Default::default()),
+            zero_at,
+            nodes: Vec::new(),
+            policy: self.config,
+            chunks: self.specs.clone(),
+        };
+        self.recorder = Some(Recorder::new(&head, sink));
+    }
+
     pub(crate) fn apply(&mut self, now: Micros, fact: Fact) -> Vec<Action> {
         self.wake_at = None;
-        let actions = self.policy.apply(now, &mut self.records, fact);
+        let actions = match &mut self.recorder {
+            None => self.policy.apply(now, &mut self.records, fact),
+            Some(recorder) => recorder.apply(&mut self.policy, now, &mut self.records, fact),
+        };
         for action in &actions {
             match action {
                 Action::WakeAt(at) => self.wake_at = Some(*at),

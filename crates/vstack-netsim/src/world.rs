@@ -4,11 +4,14 @@ mod sessions;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, VecDeque};
+use std::sync::mpsc::channel;
 
 use serde::Serialize;
 use vstack_client::policy::{
     Action, AttemptId, BlockRange, Choice, Fact, Failure, Micros, NodeIndex, Piece, Start, rank,
 };
+
+use vstack_core::time::UnixMillis;
 
 use crate::Random;
 use crate::net::{Flow, Mark, Node, Request, SlackWeights};
@@ -91,7 +94,24 @@ struct World<'a> {
 /// Plays `scenario` with `setup`. The seed decides chunk sizes, arrivals and noise, and is the same for every policy.
 #[must_use]
 pub fn run(scenario: &Scenario, setup: &Setup, seed: u64) -> Run {
+    play_to_its_end(World::new(scenario, setup, seed), setup, seed)
+}
+
+/// The same, and the trace of the first viewer's policy; the run begins at this time of day.
+#[must_use]
+pub fn run_traced(scenario: &Scenario, setup: &Setup, seed: u64, zero_at: UnixMillis) -> (Run, Vec<String>) {
+    let (lines, written) = channel();
     let mut world = World::new(scenario, setup, seed);
+    if let Some(viewer) = world.viewers.first_mut() {
+        // The lines are read below; nobody ends before.
+        viewer.record(zero_at, move |line| drop(lines.send(line)));
+    }
+    let run = play_to_its_end(world, setup, seed);
+    (run, written.into_iter().collect())
+}
+
+fn play_to_its_end(mut world: World<'_>, setup: &Setup, seed: u64) -> Run {
+    let scenario = world.scenario;
     let limit = seconds(scenario.limit_sec);
     while let Some(Reverse((at, _, event))) = world.events.pop() {
         if at > limit || world.viewers.iter().all(|viewer| viewer.is_over) {

@@ -5,8 +5,10 @@
 use std::path::Path;
 
 use proptest::prelude::*;
+use vstack_client::policy::trace::Replayer;
 use vstack_client::policy::{PolicyConfig, PoolConfig, SeedConfig};
-use vstack_netsim::{Change, NodePlan, Outcome, Scenario, Setup, SlackWeights, run};
+use vstack_core::time::UnixMillis;
+use vstack_netsim::{Change, NodePlan, Outcome, Scenario, Setup, SlackWeights, run, run_traced};
 
 fn setup(policy: PolicyConfig) -> Setup {
     Setup {
@@ -209,4 +211,25 @@ fn whole_chunks_lose_to_ranges_when_the_best_node_stalls() {
         done(&pool()),
     );
     assert!(pool < seed, "pool {pool:?}, seed {seed:?}");
+}
+
+#[test]
+fn the_trace_of_a_simulated_session_plays_back_whatever_happens_to_the_best_node() {
+    for fault in [
+        Change::Stalled(true),
+        Change::Corrupt(true),
+        Change::Bandwidth(0.1),
+    ] {
+        let (run, lines) = run_traced(&three(Some(fault)), &pool(), 5, UnixMillis(0));
+        let mut replayer = Replayer::new(None);
+        for line in &lines {
+            replayer.take(line).unwrap();
+        }
+        let replay = replayer.finish().unwrap();
+        assert_eq!(replay.parted, None, "{fault:?}");
+        assert!(
+            replay.complete && replay.actions > run.outcomes[0].requests,
+            "{replay:?}"
+        );
+    }
 }

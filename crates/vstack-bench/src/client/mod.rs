@@ -20,6 +20,11 @@ use crate::output;
 use crate::real::{self, RealOptions};
 use figures::Figures;
 
+/// The scenarios of one viewer, B1 to B13.
+pub(crate) fn single_viewer() -> Vec<Scenario> {
+    scenarios::single()
+}
+
 /// What the pool may start playing from.
 pub(crate) const PREFIX_BYTES: u64 = 512 * 1024;
 

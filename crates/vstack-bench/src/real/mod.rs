@@ -19,7 +19,7 @@ use clap::Args;
 use serde::Serialize;
 use tokio::time::timeout;
 use vstack_client::headless::Unit;
-use vstack_client::{ClientConfig, Cluster, HeadlessOptions, Pace, PolicyName, headless};
+use vstack_client::{ClientConfig, Cluster, HeadlessOptions, Pace, PolicyName, TraceSink, headless};
 
 use crate::output;
 use crate::stage::{Catalogue, Content};
@@ -27,6 +27,8 @@ use scenario::Scenario;
 
 const CHUNK_BYTES: usize = 2_000_000;
 const CHUNK_MS: u64 = 10_000;
+/// Of a video whose traces are recorded.
+const RECORDED_CHUNKS: u32 = 12;
 /// A run that takes so many times its bound is given up.
 const PATIENCE: f64 = 12.0;
 
@@ -137,6 +139,22 @@ pub(crate) fn run(bench: &Bench<'_>, layer: Layer) -> Result<()> {
     Ok(())
 }
 
+/// The traces of the pooled policy over all scenarios of emulated paths, `rounds` of each.
+pub(crate) fn record_pool(
+    vstack: &Path,
+    work: &Path,
+    rounds: u16,
+    only: &str,
+) -> Result<Vec<(String, Vec<Vec<String>>)>> {
+    std::fs::create_dir_all(work)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let content = Content::random(RECORDED_CHUNKS, CHUNK_BYTES, CHUNK_MS, 1);
+    let recorded = runtime.block_on(sockets::record(vstack, work, rounds, only, &content))?;
+    // Files that nobody needs.
+    let _ = std::fs::remove_dir_all(work);
+    Ok(recorded)
+}
+
 impl Bench<'_> {
     fn scenarios(&self, of: Vec<Scenario>) -> Vec<Scenario> {
         of.into_iter()
@@ -153,6 +171,32 @@ fn is_of(content: &Content, unit: &Unit, bytes: &[u8]) -> bool {
         None => Some(&chunk[..]),
     });
     known == Some(bytes)
+}
+
+/// Plays everything as fast as it comes with the pooled policy, and writes the trace to `file`.
+async fn play_traced(
+    scenario: &Scenario,
+    catalogue: &Catalogue,
+    content: &Content,
+    file: &Path,
+) -> Result<()> {
+    let config = ClientConfig {
+        policy: PolicyName::Pool,
+        ..ClientConfig::new(&catalogue.url)
+    };
+    let cluster = Cluster::connect(config).await?;
+    let (sink, writing) = TraceSink::to(std::fs::File::create(file)?);
+    let session = cluster.open_traced(content.video, sink).await?;
+    let options = HeadlessOptions {
+        pace: Pace::AsFastAsPossible,
+        ..HeadlessOptions::default()
+    };
+    let limit = Duration::from_secs_f64(scenario.bound_s(content.bytes()) * PATIENCE + 5.0);
+    // What was recorded until then counts.
+    let _ = timeout(limit, headless::play_session(&session, options)).await;
+    drop(session);
+    tokio::task::spawn_blocking(|| writing.wait()).await??;
+    Ok(())
 }
 
 /// Plays everything as fast as it comes through the real client.

@@ -1,6 +1,7 @@
 //! Our nodes behind emulated paths on loopback.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -10,25 +11,14 @@ use vstack_core::id::NodeId;
 use vstack_emulator::{Emulated, Emulator};
 
 use super::scenario::{Scenario, emulated};
-use super::{Bench, Row, play};
+use super::{Bench, Row, play, play_traced};
 use crate::output;
 use crate::peers::fresh;
 use crate::stage::{Catalogue, Content, Holder, StorageNode};
 
 pub(super) async fn run(bench: &Bench<'_>, content: &Content) -> Result<Vec<Row>> {
     let scenarios = bench.scenarios(emulated());
-    let most = scenarios
-        .iter()
-        .map(|scenario| scenario.lines.len())
-        .max()
-        .unwrap_or(0);
-    let folder = fresh(bench.work, "sockets")?;
-    let mut nodes = Vec::new();
-    for number in 0..most {
-        let node = StorageNode::start(bench.vstack, folder.join(format!("node-{number}")), None)?;
-        node.store(content)?;
-        nodes.push(node);
-    }
+    let nodes = start(bench.vstack, bench.work, &scenarios, content)?;
     let mut rows = Vec::new();
     for scenario in &scenarios {
         output::step(&format!("sockets: {}", scenario.name));
@@ -43,6 +33,54 @@ pub(super) async fn run(bench: &Bench<'_>, content: &Content) -> Result<Vec<Row>
         }
     }
     Ok(rows)
+}
+
+/// As many nodes as the largest scenario has, each with all of the content.
+fn start(vstack: &Path, work: &Path, scenarios: &[Scenario], content: &Content) -> Result<Vec<StorageNode>> {
+    let most = scenarios
+        .iter()
+        .map(|scenario| scenario.lines.len())
+        .max()
+        .unwrap_or(0);
+    let folder = fresh(work, "sockets")?;
+    let mut nodes = Vec::new();
+    for number in 0..most {
+        let node = StorageNode::start(vstack, folder.join(format!("node-{number}")), None)?;
+        node.store(content)?;
+        nodes.push(node);
+    }
+    Ok(nodes)
+}
+
+/// Plays with the pooled policy and keeps the traces.
+pub(super) async fn record(
+    vstack: &Path,
+    work: &Path,
+    rounds: u16,
+    only: &str,
+    content: &Content,
+) -> Result<Vec<(String, Vec<Vec<String>>)>> {
+    let mut scenarios = emulated();
+    scenarios.retain(|scenario| scenario.name.contains(only));
+    let nodes = start(vstack, work, &scenarios, content)?;
+    let mut recorded = Vec::new();
+    for scenario in &scenarios {
+        let mut traces = Vec::new();
+        for round in 0..rounds {
+            let (catalogue, paths) = stage(scenario, round, &nodes, content).await?;
+            let _troubled = trouble(scenario, &paths);
+            let file = work.join("session.trace");
+            play_traced(scenario, &catalogue, content, &file).await?;
+            traces.push(
+                std::fs::read_to_string(&file)?
+                    .lines()
+                    .map(str::to_owned)
+                    .collect(),
+            );
+        }
+        recorded.push((scenario.name.to_owned(), traces));
+    }
+    Ok(recorded)
 }
 
 /// The paths of a round, the first line's first. Clients name nodes by address; which line has the lowest moves on.

@@ -96,6 +96,16 @@ impl Policy {
         }
     }
 
+    /// How long an attempt that begins now will take, from its request to its last byte, with all that was asked of its
+    /// node before: as the pool's moving averages have it. `None` for policies that expect nothing.
+    #[must_use]
+    pub fn expected(&self, attempt: AttemptId) -> Option<Micros> {
+        match self {
+            Self::Seed(_) => None,
+            Self::Pool(pool) => pool.expected(attempt),
+        }
+    }
+
     /// Attempts under way.
     #[must_use]
     pub fn running_count(&self) -> usize {

@@ -374,6 +374,15 @@ impl Pool {
         self.position
     }
 
+    /// How long an attempt that begins now will take, from its request to its last byte.
+    pub(super) fn expected(&self, attempt: AttemptId) -> Option<Micros> {
+        let flight = self.flights.get(&attempt)?;
+        let lane = &self.lanes[flight.lane];
+        Some(seconds(
+            lane.delay_sec() + self.outstanding(flight.lane) / lane.rate(),
+        ))
+    }
+
     /// Attempts under way.
     #[must_use]
     pub fn running_count(&self) -> usize {

@@ -20,7 +20,7 @@ use vstack_core::time::UnixMillis;
 
 use super::{Action, ChunkSpec, Fact, Micros, NodeIndex, NodeRecord, NodeRecords, Policy, PolicyConfig};
 
-pub use replay::{Parting, Replay, Replayer, TraceError};
+pub use replay::{Parting, Replay, Replayer, Seen, TraceError};
 
 /// The version of the format. A reader takes no other.
 pub const TRACE_VERSION: u32 = 1;

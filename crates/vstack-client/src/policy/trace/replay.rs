@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use serde::Serialize;
 
 use super::{Head, Line, TRACE_VERSION, Told, text};
-use crate::policy::{Action, Micros, NodeRecords, Policy, PolicyConfig};
+use crate::policy::{Action, Fact, Micros, NodeRecords, Policy, PolicyConfig};
 
 /// Why a trace cannot be played back.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +57,17 @@ pub struct Replay {
     pub parted: Option<Parting>,
 }
 
+/// A fact of a replay, and all about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    pub at: Micros,
+    pub fact: &'a Fact,
+    pub actions: &'a [Action],
+    /// As the fact left it.
+    pub policy: &'a Policy,
+    pub records: &'a NodeRecords,
+}
+
 /// A replay under way; takes a trace line by line.
 #[derive(Debug)]
 pub struct Replayer {
@@ -100,6 +111,14 @@ impl Replayer {
     /// # Errors
     /// It is not a line of a trace, or not at this place.
     pub fn take(&mut self, line: &str) -> Result<bool, TraceError> {
+        self.take_and_see(line, |_| ())
+    }
+
+    /// The same; `see` is shown each fact with what it led to.
+    ///
+    /// # Errors
+    /// As [`Replayer::take`].
+    pub fn take_and_see(&mut self, line: &str, see: impl FnOnce(Seen<'_>)) -> Result<bool, TraceError> {
         if self.replay.parted.is_some() {
             return Ok(false);
         }
@@ -118,7 +137,7 @@ impl Replayer {
         if is_action || self.replay.parted.is_some() {
             return Ok(self.replay.parted.is_none());
         }
-        self.follow(number, parsed, line)?;
+        self.follow(number, parsed, line, see)?;
         Ok(true)
     }
 
@@ -133,7 +152,13 @@ impl Replayer {
         Ok(self.replay)
     }
 
-    fn follow(&mut self, number: u64, line: Line, written: &str) -> Result<(), TraceError> {
+    fn follow(
+        &mut self,
+        number: u64,
+        line: Line,
+        written: &str,
+        see: impl FnOnce(Seen<'_>),
+    ) -> Result<(), TraceError> {
         let out_of_place = |reason| TraceError::OutOfPlace { line: number, reason };
         let Some(policy) = &mut self.policy else {
             let Line::Trace(head) = line else {
@@ -152,7 +177,14 @@ impl Replayer {
                 self.replay.records += 1;
             }
             Line::Fact { at_us, is } => {
-                let actions = policy.apply(at_us, &mut self.records, is);
+                let actions = policy.apply(at_us, &mut self.records, is.clone());
+                see(Seen {
+                    at: at_us,
+                    fact: &is,
+                    actions: &actions,
+                    policy,
+                    records: &self.records,
+                });
                 self.replay.facts += 1;
                 self.expect(number, at_us, written, &actions);
             }
@@ -219,7 +251,7 @@ mod tests {
 
     use super::*;
     use crate::policy::trace::Recorder;
-    use crate::policy::{AttemptId, ChunkSpec, Fact, Failure, NodeIndex, PoolConfig, SeedConfig, Shape};
+    use crate::policy::{AttemptId, ChunkSpec, Failure, NodeIndex, PoolConfig, SeedConfig, Shape};
 
     /// Of four chunks on three nodes, told for a while.
     fn recorded(config: PolicyConfig) -> Vec<String> {
