@@ -1,6 +1,12 @@
 //! A storage node under memory pressure: what its clients do does not decide how much it takes, and where there is a
 //! limit it lives below it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper that fails is a test that fails"
+)]
+
 mod common;
 
 use std::io::{Read as _, Write as _};
