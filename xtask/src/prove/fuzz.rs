@@ -19,10 +19,8 @@ const TARGETS: [(&str, u32); 4] = [
     ("range", 65_536),
     ("policy", 3_000),
 ];
-/// For each target, by command.
+/// For each target, by command and in the tests.
 const SECONDS: u64 = 60;
-/// In the tests, for all together.
-const SHORT_SECONDS: u64 = 180;
 
 /// Which inputs a run begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +64,7 @@ pub(super) fn run(project: &Project, seconds: Option<u64>, seed: Option<u64>) ->
 
 /// As `cargo xtask test` does it; one line for each target that found something.
 pub(crate) fn short(project: &Project) -> Result<Vec<String>> {
-    fuzz(project, From::Seeds, SHORT_SECONDS / TARGETS.len() as u64, 1)
+    fuzz(project, From::Seeds, SECONDS, 1)
 }
 
 fn fuzz(project: &Project, from: From, seconds: u64, seed: u64) -> Result<Vec<String>> {
