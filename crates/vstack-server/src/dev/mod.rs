@@ -150,9 +150,13 @@ impl DevCluster {
         self.note_state()
     }
 
-    /// Asks every child to drain and waits for it; one that does not end is killed.
+    /// Asks every child to drain and waits for it; one that does not end is killed. The metadata role ends last: the
+    /// others tell it that they are there until they are not.
     pub async fn stop(mut self) {
-        futures::future::join_all(self.children.iter_mut().map(Child::stop)).await;
+        let (metadata, others) = self.children.split_at_mut(1);
+        for children in [others, metadata] {
+            futures::future::join_all(children.iter_mut().map(Child::stop)).await;
+        }
         self.folder.forget_state();
     }
 
