@@ -193,7 +193,7 @@ impl Journal {
         self.ended(now, attempt, node, Outcome::Done);
     }
 
-    /// Verified bytes from a node, however the attempt that brought them ended.
+    /// Verified bytes from a node, however the attempt that brought them will end.
     pub(crate) fn arrived(&mut self, node: NodeIndex, bytes: u64, hedge: bool) {
         self.totals.bytes += bytes;
         self.totals.hedged_bytes += u64::from(hedge) * bytes;

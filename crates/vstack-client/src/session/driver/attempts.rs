@@ -178,9 +178,6 @@ impl Driver {
         } else {
             state.journal.cancelled(now, attempt, node, wasted_bytes);
         }
-        state
-            .journal
-            .arrived(node, flight.verified_bytes, flight.is_hedge);
         let Flight { seq, node, .. } = flight;
         let kind = EventKind::Cancelled {
             seq,

@@ -48,8 +48,11 @@ impl Driver {
         let Some(flight) = self.flights.get_mut(&attempt) else {
             return;
         };
-        flight.verified_bytes += bytes.len() as u64;
+        let length = bytes.len() as u64;
+        flight.verified_bytes += length;
         let node = NodeIndex(flight.node.index);
+        // At once: playback may end with this block, before its range does.
+        self.shared.lock().journal.arrived(node, length, flight.is_hedge);
         self.blocks.put(flight.seq, flight.shard, block, node, bytes);
         let blocks = BlockRange {
             first: block,
@@ -63,11 +66,6 @@ impl Driver {
         let Some(flight) = self.flights.remove(&attempt) else {
             return;
         };
-        let node = NodeIndex(flight.node.index);
-        self.shared
-            .lock()
-            .journal
-            .arrived(node, flight.verified_bytes, flight.is_hedge);
         match end.result {
             Ok(()) => self.range_done(attempt, &flight, end.elapsed),
             Err(failure) => self.failed(attempt, &flight, failure, end.detect),
