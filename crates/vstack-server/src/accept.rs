@@ -27,6 +27,7 @@ use vstack_api::ErrorCode;
 use crate::connection::{Activity, BusyBody, ConnectionLimits, TimedStream};
 use crate::http::refuse;
 use crate::metrics::{ClosedLabels, HttpMetrics, Metrics};
+use crate::unread::Unread;
 
 /// A connection's buffer for what arrives, and the most of an answer that waits for the socket before the next piece
 /// is made. hyper's own 400 KiB, a hundred times, would be more memory than the whole node may use.
@@ -121,12 +122,16 @@ impl Server {
         let service = service_fn(move |request: Request<Incoming>| {
             let (busy, mut app) = (activity.enter(), app.clone());
             let ambiguous = activity.is_ambiguous();
+            let (request, unread) = Unread::watch(request);
             async move {
-                let response = if ambiguous {
+                let mut response = if ambiguous {
                     refuse(ErrorCode::BadRequest, "Content-Length beside Transfer-Encoding").into_response()
                 } else {
                     app.call(request).await?
                 };
+                if let Some(unread) = unread {
+                    unread.announce_close(&mut response);
+                }
                 Ok::<_, Infallible>(response.map(|body| BusyBody { body, _busy: busy }))
             }
         });

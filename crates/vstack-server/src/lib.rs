@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod platform;
 pub mod role;
 pub mod storage;
+mod unread;
 pub mod uploader;
 
 pub use accept::Listening;

@@ -112,6 +112,27 @@ async fn a_refusal_reaches_a_client_that_sends_its_whole_body_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_before_the_body_was_read_announces_the_close() {
+    let node = TestNode::start().await;
+    let id = chunk(0);
+    let head = format!(
+        "PUT /chunk/NO-ID HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
+        4 << 20
+    );
+    let mut socket = node.connect();
+    socket.write_all(head.as_bytes()).unwrap();
+    let mut answer = [0; 4096];
+    let length = socket.read(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]).to_lowercase();
+    assert!(answer.starts_with("http/1.1 400"), "{answer}");
+    assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    // A body that was read leaves the connection as it was.
+    let stored = node.put(&format!("/chunk/{id}"), "four").await;
+    assert_eq!(stored.status(), 201);
+    assert_eq!(stored.headers().get("connection"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_announced_body_that_never_comes_is_given_up() {
     let node = impatient_node().await;
     let mut socket = node.connect();
