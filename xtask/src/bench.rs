@@ -78,9 +78,12 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
     })
 }
 
-/// A quick run's figures are not worth keeping.
+/// A quick run's figures are not worth keeping, and some of them are no page.
 fn report(project: &Project, name: &str, words: &[&str]) -> PathBuf {
-    match words.contains(&"--quick") {
+    let some = words
+        .iter()
+        .any(|word| *word == "--quick" || word.starts_with("--only"));
+    match some {
         true => project.target.join(format!("bench/{name}-quick.md")),
         false => project.root.join(format!("docs/evaluation/{name}.md")),
     }

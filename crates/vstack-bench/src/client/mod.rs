@@ -1,12 +1,14 @@
-//! `client`: the policies in virtual time, and how near they come to what the physics allow.
+//! `client`: the policies, and how near they come to what the physics allow; here in virtual time, in `real` on sockets.
 //!
 //! Every policy plays the same scenarios with the same seeds; a seed decides chunk sizes, the order of the nodes, arrivals
 //! and noise. The policies are the client's own code; nodes and network are `vstack-netsim`. Nothing in here depends on
 //! the machine or its load, but for the runs per second that are told at the end.
 
 mod figures;
+pub(crate) mod gates;
 mod page;
 mod scenarios;
+pub(crate) mod section;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -23,6 +25,13 @@ use figures::Figures;
 /// The scenarios of one viewer, B1 to B13.
 pub(crate) fn single_viewer() -> Vec<Scenario> {
     scenarios::single()
+}
+
+/// The policy of this name as it plays alone.
+pub(crate) fn setup_of(policy: &str) -> Option<Setup> {
+    scenarios::policies()
+        .into_iter()
+        .find(|setup| setup.name == policy)
 }
 
 /// What the pool may start playing from.
@@ -51,6 +60,9 @@ pub(crate) struct Options {
     /// Only scenarios whose name contains this.
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
+    /// One seed, or one round of three chunks: to see that it works.
+    #[arg(long)]
+    quick: bool,
     #[command(flatten)]
     real: RealOptions,
 }
@@ -79,18 +91,24 @@ fn on_real_sockets(options: &Options) -> Result<real::Bench<'_>> {
         work: options.work.as_deref().context("--work DIR is missing")?,
         report: &options.report,
         only: &options.only,
+        quick: options.quick,
         options: &options.real,
     })
 }
 
 fn in_virtual_time(options: &Options) -> Result<()> {
     let started = Instant::now();
+    let (seeds, crowd_seeds) = if options.quick {
+        (1, 1)
+    } else {
+        (options.seeds, options.crowd_seeds)
+    };
     let mut lines = Vec::new();
     let mut single = Vec::new();
     for scenario in wanted(scenarios::single(), &options.only) {
         output::step(&format!("{} {}", scenario.id, scenario.name));
         for setup in scenarios::policies() {
-            single.push(measure(&scenario, &setup, options.seeds, &mut lines)?);
+            single.push(measure(&scenario, &setup, seeds, &mut lines)?);
         }
     }
     let (runs, seconds) = (lines.len(), started.elapsed().as_secs_f64());
@@ -98,14 +116,14 @@ fn in_virtual_time(options: &Options) -> Result<()> {
     for scenario in wanted(scenarios::crowds(), &options.only) {
         output::step(&format!("{} {}", scenario.id, scenario.name));
         for setup in scenarios::crowd_policies() {
-            crowds.push(measure(&scenario, &setup, options.crowd_seeds, &mut lines)?);
+            crowds.push(measure(&scenario, &setup, crowd_seeds, &mut lines)?);
         }
     }
     let page = page::Page {
         single: &single,
         crowds: &crowds,
-        seeds: options.seeds,
-        crowd_seeds: options.crowd_seeds,
+        seeds,
+        crowd_seeds,
     };
     page.write(&options.report)?;
     write_lines(&options.report.with_extension("jsonl"), &lines)?;

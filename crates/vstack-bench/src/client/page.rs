@@ -7,17 +7,10 @@ use anyhow::{Context as _, Result};
 use vstack_charts::{ChartTheme, LineChart, NODE_COLORS, Series, line_chart};
 
 use super::figures::Figures;
+use super::gates::{self, FAULT_RATIO, STARTUP_RATIO, STEADY_RATIO, WASTE_PERCENT, WORSE};
 use super::scenarios::{POOL, POOL_WHOLE, SEED};
+use super::section;
 use crate::load::percentile;
-
-/// What the product promises of a steady cluster and of one fault, as ratio to the bound.
-const STEADY_RATIO: f64 = 1.10;
-const FAULT_RATIO: f64 = 1.25;
-const STARTUP_RATIO: f64 = 1.25;
-/// With hedging; percent.
-const WASTE_PERCENT: f64 = 5.0;
-/// Adding a slow node may worsen nothing by more than this.
-const WORSE: f64 = 1.02;
 
 #[derive(Debug)]
 pub(crate) struct Page<'a> {
@@ -32,17 +25,14 @@ impl Page<'_> {
         let write = |path: &Path, text: &str| {
             std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
         };
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        }
-        write(path, &self.markdown())?;
+        section::put(path, "sim", &self.markdown())?;
         write(&path.with_file_name("client-bulk.svg"), &self.bulk_picture())?;
         write(&path.with_file_name("client-crowd.svg"), &self.crowd_picture())
     }
 
     pub(crate) fn markdown(&self) -> String {
         let mut page = format!(
-            "# The client's policies beside what the physics allow\n\n`{}`\n\nIn virtual time: the client's own policies over \
+            "## In virtual time\n\n`{}`\n\nThe client's own policies over \
              a fluid model of nodes and TCP (`crates/vstack-netsim`), {} seeds each ({} for crowds), the order of the nodes \
              drawn anew by each. Nothing here depends on the machine. The bound is perfect foresight with TCP's slow start: \
              no policy can reach 1.00. A video of 5 minutes at 1.6 Mbit/s in chunks of 2 MB and 10 s, three copies of each, \
@@ -53,22 +43,21 @@ impl Page<'_> {
             self.crowd_seeds
         );
         page += &self.gates();
-        page += "\n## As fast as possible\n\n![times as multiples of the bound](client-bulk.svg)\n\n";
+        page += "\n### As fast as possible\n\n![times as multiples of the bound](client-bulk.svg)\n\n";
         page += &self.bulk_table();
-        page += "\n## Played\n\n";
+        page += "\n### Played\n\n";
         page += &self.played_table();
         if !self.crowds.is_empty() {
-            page += "\n## Crowds\n\n![start-up times of 100 viewers](client-crowd.svg)\n\n";
+            page += "\n### Crowds\n\n![start-up times of 100 viewers](client-crowd.svg)\n\n";
             page += &self.crowd_table();
         }
         page
     }
 
     fn gates(&self) -> String {
-        let mut text = "## Gates\n\n| gate | scenario | figure | |\n|---|---|---|---|\n".to_owned();
+        let mut text = "### Gates\n\n| gate | scenario | figure | |\n|---|---|---|---|\n".to_owned();
         let mut row = |gate: &str, scenario: &str, figure: String, met: bool| {
-            let verdict = if met { "met" } else { "**missed**" };
-            let _ = writeln!(text, "| {gate} | {scenario} | {figure} | {verdict} |");
+            text += &gates::row(gate, scenario, &figure, met);
         };
         for figures in self.of(POOL) {
             let (id, ratio) = (&figures.scenario.name, figures.done_ratio());

@@ -1,15 +1,19 @@
-//! `client --layer sockets,netns`: how near to the physical limit a whole video comes, whatever one node does.
+//! `client --layer sockets,netns`: how near to the physical limit a whole video comes, whatever the nodes do.
 //!
 //! Two layers of real sockets. `sockets`: our nodes behind emulated paths on loopback, every fault. `netns`: nginx as
 //! plain nodes in network namespaces behind `tc tbf`, with aria2 beside the policies in the same run; as root, skipped
-//! loudly elsewhere. The content is chunks of exactly 2 MB on every node. Policies and aria2 take turns within a round,
-//! and the lines move on by one node each round, so that no policy is lucky with the order in which nodes are named.
+//! loudly elsewhere. The content is chunks of exactly 2 MB, three copies of each, or five shards. The lines move on by one
+//! node each round, so that no policy is lucky with the order in which nodes are named. Contestants take turns within a
+//! round, or run at the same time, each on lines of its own.
 
+mod bound;
 mod netns;
 mod page;
 mod scenario;
+mod simulated;
 mod sockets;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,16 +21,23 @@ use anyhow::Result;
 use bytes::Bytes;
 use clap::Args;
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use vstack_client::headless::Unit;
-use vstack_client::{ClientConfig, Cluster, HeadlessOptions, Pace, PolicyName, TraceSink, headless};
+use vstack_client::{
+    ClientConfig, Cluster, HeadlessOptions, Pace, PolicyName, SessionReport, TraceSink, headless,
+};
 
+use crate::client::PREFIX_BYTES;
 use crate::output;
-use crate::stage::{Catalogue, Content};
+use crate::stage::{Catalogue, Content, Holder};
+use bound::Bound;
 use scenario::Scenario;
+use simulated::Simulated;
 
 const CHUNK_BYTES: usize = 2_000_000;
 const CHUNK_MS: u64 = 10_000;
+/// As our ingest makes them of such a video: a second or less.
+const FRAGMENT_BYTES: usize = 128 * 1024;
 /// Of a video whose traces are recorded.
 const RECORDED_CHUNKS: u32 = 12;
 /// A run that takes so many times its bound is given up.
@@ -44,15 +55,19 @@ pub(crate) struct RealOptions {
         long,
         value_name = "NAME,...",
         value_delimiter = ',',
-        default_value = "seed,pool"
+        default_value = "round-robin,seed,pool"
     )]
     policy: Vec<PolicyName>,
     /// On real sockets; the lines move on by one node each round.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=50))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=50))]
     rounds: u16,
     /// Chunks of 2 MB on real sockets.
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=200))]
     chunks: u32,
+    /// All contestants of a round at the same time, each on lines of its own. They share the processors: only where these
+    /// have little to do.
+    #[arg(long)]
+    together: bool,
 }
 
 /// A layer of real sockets.
@@ -69,6 +84,7 @@ pub(crate) struct Bench<'a> {
     pub(crate) work: &'a Path,
     pub(crate) report: &'a Path,
     pub(crate) only: &'a str,
+    pub(crate) quick: bool,
     pub(crate) options: &'a RealOptions,
 }
 
@@ -76,15 +92,21 @@ pub(crate) struct Bench<'a> {
 #[derive(Debug, Clone, Serialize)]
 struct Row {
     layer: &'static str,
-    scenario: String,
+    id: &'static str,
+    scenario: &'static str,
+    has_fault: bool,
     round: u16,
     contestant: String,
+    chunks: u32,
     /// From opening to the last chunk; none if it was given up.
     took_s: Option<f64>,
-    bound_s: f64,
+    /// Until a player may begin, and until all of the first chunk is there.
     startup_s: Option<f64>,
-    startup_bound_s: f64,
+    first_chunk_s: Option<f64>,
+    bound: Bound,
+    simulated: Option<Simulated>,
     wasted_percent: f64,
+    hedged_percent: f64,
     requests_per_chunk: f64,
     /// Seen and refused.
     hash_failures: u64,
@@ -92,11 +114,58 @@ struct Row {
     right: bool,
     faults: usize,
     detect_ms: Option<u64>,
+    bytes_by_node: BTreeMap<String, u64>,
 }
 
 impl Row {
+    fn new(layer: &'static str, of: &Run<'_>, contestant: String) -> Self {
+        Self {
+            layer,
+            id: of.scenario.id,
+            scenario: of.scenario.name,
+            has_fault: of.scenario.has_fault(),
+            round: of.round,
+            contestant,
+            chunks: of.chunks(),
+            took_s: None,
+            startup_s: None,
+            first_chunk_s: None,
+            bound: of.bound,
+            simulated: None,
+            wasted_percent: 0.0,
+            hedged_percent: 0.0,
+            requests_per_chunk: 0.0,
+            hash_failures: 0,
+            right: false,
+            faults: 0,
+            detect_ms: None,
+            bytes_by_node: BTreeMap::new(),
+        }
+    }
+
+    fn count(&mut self, report: &SessionReport) {
+        let received = (report.bytes + report.wasted_bytes).max(1) as f64;
+        self.startup_s = report.startup_ms.map(|ms| ms as f64 / 1e3);
+        self.wasted_percent = 100.0 * report.wasted_bytes as f64 / received;
+        self.hedged_percent = 100.0 * report.hedged_bytes as f64 / received;
+        self.requests_per_chunk = report.requests_per_chunk;
+        self.hash_failures = report.hash_failures;
+        self.faults = report.faults.len();
+        self.detect_ms = report.faults.iter().map(|fault| fault.detect_ms).max();
+        self.bytes_by_node.clone_from(&report.bytes_by_node);
+    }
+
     fn ratio(&self) -> Option<f64> {
-        self.took_s.map(|took| took / self.bound_s)
+        self.took_s.map(|took| took / self.bound.whole_s)
+    }
+
+    /// The pool starts from a prefix; the others need the whole first chunk.
+    fn startup_bound_s(&self) -> f64 {
+        if self.contestant == PolicyName::Pool.as_str() {
+            self.bound.prefix_s
+        } else {
+            self.bound.first_chunk_s
+        }
     }
 
     fn sentence(&self) -> String {
@@ -104,39 +173,96 @@ impl Row {
             (Some(took), Some(ratio)) => format!("{took:.1} s, {ratio:.2} of the bound"),
             _ => "given up".to_owned(),
         };
-        let startup = self
-            .startup_s
-            .map_or_else(|| "-".to_owned(), |startup| format!("{startup:.2} s"));
+        let shown =
+            |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.2} s"));
         format!(
-            "{}: {time}; first chunk {startup}; {:.1} % wasted{}",
+            "{}: {time}; begins after {}, first chunk after {}; {:.1} % wasted{}",
             self.contestant,
+            shown(self.startup_s),
+            shown(self.first_chunk_s),
             self.wasted_percent,
             if self.right { "" } else { "; WRONG BYTES" }
         )
     }
 }
 
-/// Plays one layer and writes its page, `client-LAYER.md` beside the simulator's.
+/// What one contestant is given.
+#[derive(Debug)]
+struct Run<'a> {
+    /// As it is in this round.
+    scenario: Scenario,
+    round: u16,
+    content: &'a Content,
+    bound: Bound,
+}
+
+impl<'a> Run<'a> {
+    fn new(scenario: &Scenario, round: u16, content: &'a Content) -> Self {
+        let scenario = scenario.in_round(round);
+        let chunks = u32::try_from(content.chunks.len()).unwrap_or(u32::MAX);
+        let bound = Bound::of(&scenario, PREFIX_BYTES, CHUNK_BYTES as u64, chunks);
+        Self {
+            scenario,
+            round,
+            content,
+            bound,
+        }
+    }
+
+    fn chunks(&self) -> u32 {
+        u32::try_from(self.content.chunks.len()).unwrap_or(u32::MAX)
+    }
+
+    fn limit(&self) -> Duration {
+        Duration::from_secs_f64(self.bound.whole_s * PATIENCE + 5.0)
+    }
+
+    /// What clients are told, with the holders in the order of the lines.
+    async fn catalogue(&self, holders: &[Holder]) -> Result<Catalogue> {
+        let places = |seq| self.scenario.holders(seq);
+        let manifest = if self.scenario.is_coded() {
+            self.content.coded_manifest(holders, places)?
+        } else {
+            self.content.manifest(holders, places)
+        };
+        Catalogue::start(holders, &manifest).await
+    }
+}
+
+/// Plays one layer and writes its section of the page, with JSON lines and a picture beside it.
 pub(crate) fn run(bench: &Bench<'_>, layer: Layer) -> Result<()> {
     std::fs::create_dir_all(bench.work)?;
     let runtime = tokio::runtime::Runtime::new()?;
-    let content = Content::random(bench.options.chunks, CHUNK_BYTES, CHUNK_MS, 1);
-    let (name, rows) = match layer {
-        Layer::Sockets => ("sockets", runtime.block_on(sockets::run(bench, &content))?),
+    let content = Content::random(bench.chunks(), CHUNK_BYTES, CHUNK_MS, 1).in_fragments(FRAGMENT_BYTES);
+    let mut played = match layer {
+        Layer::Sockets => runtime.block_on(sockets::run(bench, &content))?,
         Layer::Netns => match netns::obstacle(bench.options) {
             Some(obstacle) => {
                 output::step(&format!("netns: SKIPPED, {obstacle}"));
                 return Ok(());
             }
-            None => ("netns", runtime.block_on(netns::run(bench, &content))?),
+            None => runtime.block_on(netns::run(bench, &content))?,
         },
     };
-    let page = bench.report.with_file_name(format!("client-{name}.md"));
-    page::write(&page, bench.work, &rows)?;
-    output::step(&format!("written to {}", page.display()));
     // Files that nobody needs.
     let _ = std::fs::remove_dir_all(bench.work);
+    output::step("the same in virtual time");
+    let scenarios = match layer {
+        Layer::Sockets => scenario::emulated(),
+        Layer::Netns => scenario::in_namespaces(),
+    };
+    simulated::simulate(&scenarios, &mut played.rows);
+    page::write(bench.report, bench.work, layer, &played)?;
+    output::step(&format!("written to {}", bench.report.display()));
     Ok(())
+}
+
+/// All runs of a layer.
+#[derive(Debug)]
+struct Played {
+    rows: Vec<Row>,
+    /// Of all processors, by the clients and our nodes.
+    busy_percent: f64,
 }
 
 /// The traces of the pooled policy over all scenarios of emulated paths, `rounds` of each.
@@ -148,7 +274,7 @@ pub(crate) fn record_pool(
 ) -> Result<Vec<(String, Vec<Vec<String>>)>> {
     std::fs::create_dir_all(work)?;
     let runtime = tokio::runtime::Runtime::new()?;
-    let content = Content::random(RECORDED_CHUNKS, CHUNK_BYTES, CHUNK_MS, 1);
+    let content = Content::random(RECORDED_CHUNKS, CHUNK_BYTES, CHUNK_MS, 1).in_fragments(FRAGMENT_BYTES);
     let recorded = runtime.block_on(sockets::record(vstack, work, rounds, only, &content))?;
     // Files that nobody needs.
     let _ = std::fs::remove_dir_all(work);
@@ -157,10 +283,26 @@ pub(crate) fn record_pool(
 
 impl Bench<'_> {
     fn scenarios(&self, of: Vec<Scenario>) -> Vec<Scenario> {
-        of.into_iter()
-            .filter(|scenario| scenario.name.contains(self.only))
-            .collect()
+        wanted(of, self.only)
     }
+
+    const fn rounds(&self) -> u16 {
+        if self.quick { 1 } else { self.options.rounds }
+    }
+
+    fn chunks(&self) -> u32 {
+        if self.quick {
+            self.options.chunks.min(3)
+        } else {
+            self.options.chunks
+        }
+    }
+}
+
+fn wanted(of: Vec<Scenario>, only: &str) -> Vec<Scenario> {
+    of.into_iter()
+        .filter(|scenario| format!("{} {}", scenario.id, scenario.name).contains(only))
+        .collect()
 }
 
 /// Whether these are the bytes that were put on the nodes.
@@ -173,76 +315,61 @@ fn is_of(content: &Content, unit: &Unit, bytes: &[u8]) -> bool {
     known == Some(bytes)
 }
 
-/// Plays everything as fast as it comes with the pooled policy, and writes the trace to `file`.
-async fn play_traced(
-    scenario: &Scenario,
-    catalogue: &Catalogue,
-    content: &Content,
-    file: &Path,
-) -> Result<()> {
-    let config = ClientConfig {
-        policy: PolicyName::Pool,
+fn config_of(policy: PolicyName, catalogue: &Catalogue) -> ClientConfig {
+    ClientConfig {
+        policy,
         ..ClientConfig::new(&catalogue.url)
-    };
-    let cluster = Cluster::connect(config).await?;
-    let (sink, writing) = TraceSink::to(std::fs::File::create(file)?);
-    let session = cluster.open_traced(content.video, sink).await?;
-    let options = HeadlessOptions {
+    }
+}
+
+fn as_fast_as_possible() -> HeadlessOptions {
+    HeadlessOptions {
         pace: Pace::AsFastAsPossible,
         ..HeadlessOptions::default()
-    };
-    let limit = Duration::from_secs_f64(scenario.bound_s(content.bytes()) * PATIENCE + 5.0);
+    }
+}
+
+/// Plays everything as fast as it comes with the pooled policy, and writes the trace to `file`.
+async fn play_traced(run: &Run<'_>, catalogue: &Catalogue, file: &Path) -> Result<()> {
+    let cluster = Cluster::connect(config_of(PolicyName::Pool, catalogue)).await?;
+    let (sink, writing) = TraceSink::to(std::fs::File::create(file)?);
+    let session = cluster.open_traced(run.content.video, sink).await?;
     // What was recorded until then counts.
-    let _ = timeout(limit, headless::play_session(&session, options)).await;
+    let _ = timeout(
+        run.limit(),
+        headless::play_session(&session, as_fast_as_possible()),
+    )
+    .await;
     drop(session);
     tokio::task::spawn_blocking(|| writing.wait()).await??;
     Ok(())
 }
 
 /// Plays everything as fast as it comes through the real client.
-async fn play(
-    layer: &'static str,
-    scenario: &Scenario,
-    round: u16,
-    policy: PolicyName,
-    catalogue: &Catalogue,
-    content: &Content,
-) -> Result<Row> {
-    let bound_s = scenario.bound_s(content.bytes());
-    let config = ClientConfig {
-        policy,
-        ..ClientConfig::new(&catalogue.url)
+async fn play(layer: &'static str, run: &Run<'_>, policy: PolicyName, catalogue: &Catalogue) -> Result<Row> {
+    let mut row = Row::new(layer, run, policy.to_string());
+    let cluster = Cluster::connect(config_of(policy, catalogue)).await?;
+    let started = Instant::now();
+    let session = cluster.open(run.content.video).await?;
+    let (mut right, mut first_chunk_s) = (true, None);
+    let take = |unit: &Unit, bytes: Bytes| {
+        right &= is_of(run.content, unit, &bytes);
+        let end = unit.bytes.as_ref().map_or(CHUNK_BYTES, |range| range.end);
+        if first_chunk_s.is_none() && end == CHUNK_BYTES {
+            first_chunk_s = Some(started.elapsed().as_secs_f64());
+        }
     };
-    let cluster = Cluster::connect(config).await?;
-    let started = tokio::time::Instant::now();
-    let session = cluster.open(content.video).await?;
-    let options = HeadlessOptions {
-        pace: Pace::AsFastAsPossible,
-        ..HeadlessOptions::default()
-    };
-    let limit = Duration::from_secs_f64(bound_s * PATIENCE + 5.0);
-    let mut right = true;
-    let compare = |unit: &Unit, bytes: Bytes| right &= is_of(content, unit, &bytes);
-    let ended = timeout(limit, headless::play_into(&session, options, compare)).await;
+    let ended = timeout(
+        run.limit(),
+        headless::play_into(&session, as_fast_as_possible(), take),
+    )
+    .await;
+    let took_s = started.elapsed().as_secs_f64();
     let report = session.report();
-    let whole = matches!(ended, Ok(Ok(()))) && report.complete;
-    let received = report.bytes + report.wasted_bytes;
-    Ok(Row {
-        layer,
-        scenario: scenario.name.to_owned(),
-        round,
-        contestant: policy.to_string(),
-        took_s: whole.then(|| started.elapsed().as_secs_f64()),
-        bound_s,
-        startup_s: report.startup_ms.map(|ms| ms as f64 / 1e3),
-        startup_bound_s: scenario.bound_s(CHUNK_BYTES as u64),
-        wasted_percent: 100.0 * report.wasted_bytes as f64 / received.max(1) as f64,
-        requests_per_chunk: report.requests_per_chunk,
-        hash_failures: report.hash_failures,
-        right,
-        faults: report.faults.len(),
-        detect_ms: report.faults.iter().map(|fault| fault.detect_ms).max(),
-    })
+    row.count(&report);
+    row.took_s = (matches!(ended, Ok(Ok(()))) && report.complete).then_some(took_s);
+    (row.right, row.first_chunk_s) = (right, first_chunk_s);
+    Ok(row)
 }
 
 #[cfg(test)]

@@ -1,29 +1,36 @@
 //! nginx in network namespaces behind `tc tbf`, the policies and aria2 in turns.
 //!
 //! Each node is a namespace of its own with one nginx process and a queue of `tbf` on its way out, so that the kernel's
-//! own TCP is slowed down and nothing of ours is between. Needs root; everything made is named after this process and
-//! taken away at the end.
+//! own TCP is slowed down and nothing of ours is between. nginx serves files: chunks, their leaf hashes, and all chunks
+//! in one file for aria2, which knows no chunks. Needs root; everything made is named after this process and taken away
+//! at the end.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use futures::future::try_join_all;
 use rustix::process::Signal;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
-use vstack_core::digest::Sha256Digest;
+use vstack_api::wire::LeavesAnswer;
+use vstack_client::PolicyName;
+use vstack_core::digest::{LEAF_BYTES, Sha256Digest, leaf_hash};
 use vstack_core::id::NodeId;
 
-use super::scenario::{Line, Scenario, Trouble, in_namespaces};
-use super::{Bench, CHUNK_BYTES, PATIENCE, RealOptions, Row, play};
+use super::scenario::{Event, Line, Turn, in_namespaces};
+use super::{Bench, Played, RealOptions, Row, Run, play};
 use crate::output;
 use crate::peers::fresh;
-use crate::process::{Process, wait_for_listener};
-use crate::stage::{Catalogue, Content, Holder};
+use crate::process::{Process, own_usage, wait_for_listener};
+use crate::stage::{Content, Holder};
 
 const ALL_IN_ONE: &str = "all.bin";
+const ARIA2: &str = "aria2";
 
 /// Why it cannot be done here.
 pub(super) fn obstacle(options: &RealOptions) -> Option<String> {
@@ -59,6 +66,8 @@ fn tool(program: &str, words: &[&str]) -> Result<()> {
 #[derive(Debug)]
 struct PlainNode {
     namespace: String,
+    /// The ends of its line, here and there.
+    outer: String,
     inner: String,
     address: String,
     folder: PathBuf,
@@ -74,20 +83,21 @@ impl PlainNode {
         let network = format!("10.77.{number}");
         let mut node = Self {
             namespace: format!("vsn{tag}"),
+            outer,
             inner,
             address: format!("{network}.2:8080"),
             folder: folder.join(format!("nginx-{number}")),
             node_id: NodeId(Uuid::new_v4()),
             nginx: None,
         };
-        node.connect(&outer, &network)?;
+        node.connect(&network)?;
         node.shape("add", line.mbps)?;
         node.serve(&folder.join("good"), nginx)?;
         Ok(node)
     }
 
-    fn connect(&self, outer: &str, network: &str) -> Result<()> {
-        let (namespace, inner) = (self.namespace.as_str(), self.inner.as_str());
+    fn connect(&self, network: &str) -> Result<()> {
+        let (namespace, outer, inner) = (self.namespace.as_str(), self.outer.as_str(), self.inner.as_str());
         let (here, there) = (format!("{network}.1/24"), format!("{network}.2/24"));
         tool("ip", &["netns", "add", namespace])?;
         tool(
@@ -153,6 +163,7 @@ http {{
     server {{
         listen {}; root {folder}/files;
         location = /ping {{ add_header x-node-id {}; return 200; }}
+        location ~ ^/chunk/(?<id>[^/]+)/leaves$ {{ default_type application/json; alias {folder}/files/leaves/$id; }}
     }}
 }}
 ",
@@ -160,13 +171,17 @@ http {{
         )
     }
 
-    fn strike(&self, trouble: Trouble, mbps: f64, bad: &Path) -> Result<()> {
+    fn take_turn(&self, turn: Turn, mbps: f64, folder: &Path) -> Result<()> {
         let nginx = self.nginx.as_ref().context("nginx runs")?;
-        match trouble {
-            Trouble::Collapse => self.shape("change", mbps / 100.0)?,
-            Trouble::Stall | Trouble::Flap => nginx.signal(Signal::STOP),
-            Trouble::Die => nginx.signal(Signal::KILL),
-            Trouble::Corrupt => self.show(bad)?,
+        match turn {
+            Turn::Share(share) => self.shape("change", mbps * share)?,
+            Turn::Stall => nginx.signal(Signal::STOP),
+            Turn::Die => nginx.signal(Signal::KILL),
+            Turn::Corrupt => self.show(&folder.join("bad"))?,
+            Turn::Well => {
+                nginx.signal(Signal::CONT);
+                self.show(&folder.join("good"))?;
+            }
         }
         Ok(())
     }
@@ -178,47 +193,82 @@ impl Drop for PlainNode {
             nginx.signal(Signal::CONT);
             drop(nginx);
         }
-        if let Err(error) = tool("ip", &["netns", "del", &self.namespace]) {
-            output::error(&format!("{error:#}"));
+        // The line first: with its namespace alone it would go some time later, and the next node's has the same name.
+        for words in [["link", "del", &self.outer], ["netns", "del", &self.namespace]] {
+            if let Err(error) = tool("ip", &words) {
+                output::error(&format!("{error:#}"));
+            }
         }
     }
 }
 
-pub(super) async fn run(bench: &Bench<'_>, content: &Content) -> Result<Vec<Row>> {
+/// Who fetches.
+#[derive(Debug, Clone, Copy)]
+enum Contestant<'a> {
+    Policy(PolicyName),
+    Aria2(&'a Path),
+}
+
+pub(super) async fn run(bench: &Bench<'_>, content: &Content) -> Result<Played> {
     let folder = fresh(bench.work, "netns")?.canonicalize()?;
     write_files(&folder, content)?;
     let nginx = bench.options.nginx.as_deref().context("nginx is there")?;
+    let contestants = contestants(bench.options);
+    let at_once = if bench.options.together {
+        contestants.len()
+    } else {
+        1
+    };
+    let (began, before) = (Instant::now(), own_usage().0);
     let mut rows = Vec::new();
     for scenario in &bench.scenarios(in_namespaces()) {
-        output::step(&format!("netns: {}", scenario.name));
-        for round in 0..bench.options.rounds {
-            for policy in &bench.options.policy {
-                let stage = Stage::start(scenario, round, &folder, nginx)?;
-                let catalogue = stage.catalogue(content).await?;
-                let _striking = stage.strike_later();
-                let row = play("netns", scenario, round, *policy, &catalogue, content).await?;
-                output::note(&row.sentence());
-                rows.push(row);
-            }
-            if let Some(aria2) = &bench.options.aria2 {
-                let stage = Stage::start(scenario, round, &folder, nginx)?;
-                let _striking = stage.strike_later();
-                let row = stage.fetch_with(aria2, content, &folder).await?;
-                output::note(&row.sentence());
-                rows.push(row);
+        output::step(&format!("netns: {} {}", scenario.id, scenario.name));
+        for round in 0..bench.rounds() {
+            let run = Run::new(scenario, round, content);
+            for group in contestants.chunks(at_once.max(1)) {
+                for row in contest(&run, group, &folder, nginx).await? {
+                    output::note(&row.sentence());
+                    rows.push(row);
+                }
             }
         }
     }
-    Ok(rows)
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    Ok(Played {
+        rows,
+        busy_percent: 100.0 * (own_usage().0 - before) / began.elapsed().as_secs_f64() / cores,
+    })
 }
 
-/// The right files, and others of the same names and sizes.
+fn contestants(options: &RealOptions) -> Vec<Contestant<'_>> {
+    let policies = options.policy.iter().map(|policy| Contestant::Policy(*policy));
+    let aria2 = options.aria2.iter().map(|program| Contestant::Aria2(program));
+    policies.chain(aria2).collect()
+}
+
+/// The contestants of a group, at the same time, each with nodes of its own.
+async fn contest(run: &Run<'_>, group: &[Contestant<'_>], folder: &Path, nginx: &Path) -> Result<Vec<Row>> {
+    let mut stages = Vec::new();
+    for (place, contestant) in group.iter().enumerate() {
+        stages.push((*contestant, Stage::start(run, place, folder, nginx)?));
+    }
+    let fetched = stages.iter().map(|(contestant, stage)| stage.fetch(*contestant));
+    try_join_all(fetched).await
+}
+
+/// The right files, and others of the same names and sizes. Leaf hashes are right in both: it is the data that lies.
 fn write_files(folder: &Path, content: &Content) -> Result<()> {
     for (name, right) in [("good", true), ("bad", false)] {
-        let chunks = folder.join(name).join("chunk");
+        let (chunks, leaves) = (folder.join(name).join("chunk"), folder.join(name).join("leaves"));
         std::fs::create_dir_all(&chunks)?;
+        std::fs::create_dir_all(&leaves)?;
         let mut all = Vec::new();
         for (id, bytes) in &content.chunks {
+            let list = LeavesAnswer {
+                leaf_bytes: LEAF_BYTES as u64,
+                leaves: bytes.chunks(LEAF_BYTES).map(leaf_hash).collect(),
+            };
+            std::fs::write(leaves.join(id.to_string()), serde_json::to_vec(&list)?)?;
             let bytes = if right {
                 bytes.to_vec()
             } else {
@@ -232,68 +282,109 @@ fn write_files(folder: &Path, content: &Content) -> Result<()> {
     Ok(())
 }
 
-/// The nodes of one run; the first line's first.
+/// The nodes of one run, in the order of its lines.
 struct Stage<'a> {
-    scenario: &'a Scenario,
-    round: u16,
-    nodes: std::sync::Arc<Vec<PlainNode>>,
-    bad: PathBuf,
+    run: &'a Run<'a>,
+    nodes: Arc<Vec<PlainNode>>,
+    folder: PathBuf,
+    /// Where aria2 puts what it fetched.
+    target: PathBuf,
 }
 
 impl<'a> Stage<'a> {
-    fn start(scenario: &'a Scenario, round: u16, folder: &Path, nginx: &Path) -> Result<Self> {
-        let count = scenario.lines.len();
+    /// `place` tells the stages of a group apart.
+    fn start(run: &'a Run<'a>, place: usize, folder: &Path, nginx: &Path) -> Result<Self> {
         let mut nodes = Vec::new();
-        for (index, line) in scenario.lines.iter().enumerate() {
-            // Clients name nodes by address; which line has the lowest moves on.
-            let number = (index + usize::from(round)) % count + 1;
-            nodes.push(PlainNode::start(number, folder, nginx, *line)?);
+        for (index, line) in run.scenario.lines.iter().enumerate() {
+            // Clients name nodes by address, so addresses are in the order of the lines.
+            nodes.push(PlainNode::start(place * 10 + index + 1, folder, nginx, *line)?);
         }
         Ok(Self {
-            scenario,
-            round,
-            nodes: std::sync::Arc::new(nodes),
-            bad: folder.join("bad"),
+            run,
+            nodes: Arc::new(nodes),
+            folder: folder.to_owned(),
+            target: folder.join(format!("fetched-{place}")),
         })
     }
 
-    async fn catalogue(&self, content: &Content) -> Result<Catalogue> {
+    fn holders(&self) -> Vec<Holder> {
         let holder = |node: &PlainNode| Holder {
             node_id: node.node_id,
             url: format!("http://{}", node.address),
         };
-        let holders: Vec<Holder> = self.nodes.iter().map(holder).collect();
-        let manifest = content.manifest(&holders, |_| (0..holders.len()).collect());
-        Catalogue::start(&holders, &manifest).await
+        self.nodes.iter().map(holder).collect()
     }
 
-    fn strike_later(&self) -> JoinSet<()> {
-        let mut coming = JoinSet::new();
-        if let (Some((at_s, trouble)), Some(line)) = (self.scenario.trouble, self.scenario.lines.first()) {
-            let (nodes, bad, mbps) = (std::sync::Arc::clone(&self.nodes), self.bad.clone(), line.mbps);
-            coming.spawn(async move {
-                tokio::time::sleep(Duration::from_secs_f64(at_s)).await;
-                if let Some(Err(error)) = nodes.first().map(|node| node.strike(trouble, mbps, &bad)) {
+    async fn fetch(&self, contestant: Contestant<'_>) -> Result<Row> {
+        let catalogue = self.run.catalogue(&self.holders()).await?;
+        let mut happening = self.happen()?;
+        let row = match contestant {
+            Contestant::Policy(policy) => play("netns", self.run, policy, &catalogue).await,
+            Contestant::Aria2(program) => self.fetch_with(program).await,
+        };
+        // It holds the nodes, whose names the next stage takes again.
+        happening.shutdown().await;
+        row
+    }
+
+    /// Lets happen what happens; what is due at once has happened on return, and the rest ends with what is returned.
+    fn happen(&self) -> Result<JoinSet<()>> {
+        let (at_once, later): (Vec<Event>, Vec<Event>) = self
+            .run
+            .scenario
+            .events
+            .iter()
+            .partition(|event| event.at_s <= 0.0);
+        let lines = self.run.scenario.lines.clone();
+        let (nodes, folder, began) = (Arc::clone(&self.nodes), self.folder.clone(), Instant::now());
+        let take = move |event: &Event| -> Result<()> {
+            match (nodes.get(event.line), lines.get(event.line)) {
+                (Some(node), Some(line)) => node.take_turn(event.turn, line.mbps, &folder),
+                _ => Ok(()),
+            }
+        };
+        at_once.iter().try_for_each(&take)?;
+        let mut happening = JoinSet::new();
+        happening.spawn(async move {
+            for event in later {
+                sleep_until(began + Duration::from_secs_f64(event.at_s)).await;
+                if let Err(error) = take(&event) {
                     output::error(&format!("the trouble did not come: {error:#}"));
                 }
-            });
-        }
-        coming
+            }
+        });
+        Ok(happening)
     }
 
     /// One file of all chunks, from all nodes as mirrors, as aria2 is used for streaming: in order, in pieces of 1 MiB.
-    async fn fetch_with(&self, aria2: &Path, content: &Content, folder: &Path) -> Result<Row> {
-        let bound_s = self.scenario.bound_s(content.bytes());
-        let target = folder.join("aria2");
-        std::fs::create_dir_all(&target)?;
-        drop(std::fs::remove_file(target.join(ALL_IN_ONE)));
-        let limit_s = bound_s * PATIENCE + 5.0;
+    async fn fetch_with(&self, aria2: &Path) -> Result<Row> {
+        std::fs::create_dir_all(&self.target)?;
+        let file = self.target.join(ALL_IN_ONE);
+        drop(std::fs::remove_file(&file));
+        let started = Instant::now();
+        let status = self.command(aria2).status().await.context("cannot run aria2c")?;
+        let took_s = started.elapsed().as_secs_f64();
+        let fetched = std::fs::read(&file).unwrap_or_default();
+        let chunks = self.run.content.chunks.iter();
+        let source: Vec<u8> = chunks.flat_map(|(_, bytes)| bytes.to_vec()).collect();
+        let mut row = Row::new("netns", self.run, ARIA2.to_owned());
+        row.took_s = status.success().then_some(took_s);
+        row.right = Sha256Digest::of(&fetched) == Sha256Digest::of(&source);
+        Ok(row)
+    }
+
+    fn command(&self, aria2: &Path) -> tokio::process::Command {
         let mut command = tokio::process::Command::new("timeout");
+        let urls = self
+            .nodes
+            .iter()
+            .map(|node| format!("http://{}/{ALL_IN_ONE}", node.address));
         command
-            .arg(format!("{limit_s}"))
+            .arg(self.run.limit().as_secs_f64().to_string())
             .arg(aria2)
             .args([
                 "--quiet",
+                "--no-conf",
                 "--allow-overwrite=true",
                 "--auto-file-renaming=false",
                 "--file-allocation=none",
@@ -311,41 +402,12 @@ impl<'a> Stage<'a> {
             ])
             .arg(format!("--split={}", self.nodes.len()))
             .arg("--dir")
-            .arg(&target)
-            .args(["--out", ALL_IN_ONE]);
-        command.args(
-            self.nodes
-                .iter()
-                .map(|node| format!("http://{}/{ALL_IN_ONE}", node.address)),
-        );
-        command
+            .arg(&self.target)
+            .args(["--out", ALL_IN_ONE])
+            .args(urls)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let started = Instant::now();
-        let status = command.status().await.context("cannot run aria2c")?;
-        let took_s = started.elapsed().as_secs_f64();
-        let fetched = std::fs::read(target.join(ALL_IN_ONE)).unwrap_or_default();
-        let source: Vec<u8> = content
-            .chunks
-            .iter()
-            .flat_map(|(_, bytes)| bytes.to_vec())
-            .collect();
-        Ok(Row {
-            layer: "netns",
-            scenario: self.scenario.name.to_owned(),
-            round: self.round,
-            contestant: "aria2".to_owned(),
-            took_s: status.success().then_some(took_s),
-            bound_s,
-            startup_s: None,
-            startup_bound_s: self.scenario.bound_s(CHUNK_BYTES as u64),
-            wasted_percent: 0.0,
-            requests_per_chunk: 0.0,
-            hash_failures: 0,
-            right: Sha256Digest::of(&fetched) == Sha256Digest::of(&source),
-            faults: 0,
-            detect_ms: None,
-        })
+        command
     }
 }

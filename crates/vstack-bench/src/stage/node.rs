@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use vstack_core::id::ChunkId;
+use vstack_erasure::encode;
 
 use super::Content;
 use crate::http::{Connection, put};
@@ -62,12 +64,29 @@ impl StorageNode {
     pub(crate) fn store(&self, content: &Content) -> Result<()> {
         let mut connection = Connection::open(self.address)?;
         for (id, bytes) in &content.chunks {
-            let head = put(self.address, &format!("/chunk/{id}"), bytes.len());
-            let answer = connection.exchange(&head, bytes, true)?;
-            if !answer.is_success() {
-                let text = String::from_utf8_lossy(&answer.body).into_owned();
-                bail!("{id} was answered {}: {text}", answer.status);
-            }
+            self.put(&mut connection, *id, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Stores of each chunk the shard that `shard_of` names, by the chunk's sequence number.
+    pub(crate) fn store_shards(&self, content: &Content, shard_of: impl Fn(u32) -> u8) -> Result<()> {
+        let mut connection = Connection::open(self.address)?;
+        for (id, bytes) in &content.chunks {
+            let index = shard_of(id.seq());
+            let shards = encode(bytes)?;
+            let shard = shards.get(usize::from(index)).context("there is such a shard")?;
+            self.put(&mut connection, id.with_shard(index)?, shard)?;
+        }
+        Ok(())
+    }
+
+    fn put(&self, connection: &mut Connection, id: ChunkId, bytes: &[u8]) -> Result<()> {
+        let head = put(self.address, &format!("/chunk/{id}"), bytes.len());
+        let answer = connection.exchange(&head, bytes, true)?;
+        if !answer.is_success() {
+            let text = String::from_utf8_lossy(&answer.body).into_owned();
+            bail!("{id} was answered {}: {text}", answer.status);
         }
         Ok(())
     }

@@ -1,0 +1,132 @@
+//! The least time that physics allow: a fluid that knows the future.
+//!
+//! Every line is full from the end of its first round trip on, nothing is fetched twice, and no byte is asked of a line
+//! that stands still, is gone or lies. TCP's slow start is left out: an emulated path is loopback, and a shaped one has no
+//! delay. So nothing can be faster, and 1.00 cannot be reached.
+
+use serde::Serialize;
+
+use super::scenario::Scenario;
+
+/// The steps in which it is summed up.
+const STEP_S: f64 = 0.001;
+/// Nothing here takes longer.
+const HORIZON_S: f64 = 2_000.0;
+
+/// When so much can be there.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Bound {
+    /// What the pool starts playing from.
+    pub(super) prefix_s: f64,
+    pub(super) first_chunk_s: f64,
+    pub(super) whole_s: f64,
+}
+
+impl Bound {
+    pub(super) fn of(scenario: &Scenario, prefix_bytes: u64, chunk_bytes: u64, chunks: u32) -> Self {
+        let mut bound = Self {
+            prefix_s: HORIZON_S,
+            first_chunk_s: HORIZON_S,
+            whole_s: HORIZON_S,
+        };
+        let whole_bytes = chunk_bytes * u64::from(chunks);
+        let first_holders = scenario.holders(0);
+        let mut sums = vec![0.0; scenario.lines.len()];
+        let mut time_s = 0.0;
+        while time_s < HORIZON_S {
+            for (line, sum) in sums.iter_mut().enumerate() {
+                *sum += bytes_per_s(scenario, line, time_s) * STEP_S;
+            }
+            time_s += STEP_S;
+            let of_first: Vec<f64> = first_holders.iter().map(|line| sums[*line]).collect();
+            let first = flowed(scenario, &of_first);
+            note(&mut bound.prefix_s, time_s, first >= prefix_bytes as f64);
+            note(&mut bound.first_chunk_s, time_s, first >= chunk_bytes as f64);
+            if flowed(scenario, &sums) >= whole_bytes as f64 {
+                bound.whole_s = time_s;
+                break;
+            }
+        }
+        bound
+    }
+}
+
+/// The first time at which something holds.
+fn note(first_s: &mut f64, now_s: f64, holds: bool) {
+    if holds {
+        *first_s = first_s.min(now_s);
+    }
+}
+
+fn bytes_per_s(scenario: &Scenario, line: usize, time_s: f64) -> f64 {
+    let state = scenario.state(line, time_s);
+    match scenario.lines.get(line) {
+        Some(of) if state.fault.is_none() && time_s * 1e3 >= of.rtt_ms as f64 => {
+            of.mbps * state.share * 125_000.0
+        }
+        _ => 0.0,
+    }
+}
+
+/// What can have been made of these bytes: of shards, of which `needed` make a chunk, no line counts for more than its part.
+fn flowed(scenario: &Scenario, sums: &[f64]) -> f64 {
+    if !scenario.is_coded() {
+        return sums.iter().sum();
+    }
+    let needed = f64::from(scenario.needed);
+    let (mut low, mut high) = (0.0, sums.iter().sum::<f64>());
+    for _ in 0..40 {
+        let middle = f64::midpoint(low, high);
+        let had: f64 = sums.iter().map(|sum| sum.min(middle / needed)).sum();
+        if had >= middle {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scenario::emulated;
+    use super::*;
+
+    const CHUNK_BYTES: u64 = 2_000_000;
+
+    fn bound(id: &str, chunks: u32) -> Bound {
+        let scenario = emulated().into_iter().find(|scenario| scenario.id == id).unwrap();
+        Bound::of(&scenario, 524_288, CHUNK_BYTES, chunks)
+    }
+
+    fn check(is_s: f64, expected_s: f64) {
+        assert!(
+            (is_s - expected_s).abs() < 0.02,
+            "{is_s} s instead of {expected_s}"
+        );
+    }
+
+    /// By hand, from the formulas of the limits: sum of b_i (T - tau_i) = S.
+    #[test]
+    fn bounds_are_those_of_the_formulas() {
+        check(bound("B1", 1).first_chunk_s, 0.559);
+        check(bound("B1", 12).whole_s, 6.429);
+        check(bound("B3", 12).whole_s, 6.43);
+        // 20 Mbit/s until 2 s, then 10 are left.
+        check(bound("B6", 12).whole_s, 15.288);
+        check(bound("B5a", 1).whole_s, 1.648);
+        // Rows of 3 from 20/8/8/4/2: 33 Mbit/s.
+        check(bound("B13", 30).whole_s, 14.6);
+    }
+
+    #[test]
+    fn no_trouble_makes_a_bound_smaller() {
+        // Noise also quickens.
+        for scenario in emulated().iter().filter(|scenario| scenario.id != "B11") {
+            let mut calm = scenario.clone();
+            calm.events.clear();
+            let of = |scenario| Bound::of(scenario, 524_288, CHUNK_BYTES, 3).whole_s;
+            assert!(of(scenario) >= of(&calm), "{}", scenario.name);
+        }
+    }
+}
