@@ -40,8 +40,7 @@ const CHUNK_MS: u64 = 10_000;
 const FRAGMENT_BYTES: usize = 128 * 1024;
 /// Of a video whose traces are recorded.
 const RECORDED_CHUNKS: u32 = 12;
-/// A run that takes so many times its bound is given up.
-const PATIENCE: f64 = 12.0;
+const RECORDED_PATIENCE: u16 = 12;
 
 /// What the layers of real sockets take beside what every bench takes.
 #[derive(Debug, Args)]
@@ -64,6 +63,9 @@ pub(crate) struct RealOptions {
     /// Chunks of 2 MB on real sockets.
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=200))]
     chunks: u32,
+    /// A run that takes so many times its bound is given up.
+    #[arg(long, value_name = "TIMES", default_value_t = 12, value_parser = clap::value_parser!(u16).range(2..=100))]
+    patience: u16,
     /// All contestants of a round at the same time, each on lines of its own. They share the processors: only where these
     /// have little to do.
     #[arg(long)]
@@ -194,10 +196,12 @@ struct Run<'a> {
     round: u16,
     content: &'a Content,
     bound: Bound,
+    /// Then it is given up.
+    limit: Duration,
 }
 
 impl<'a> Run<'a> {
-    fn new(scenario: &Scenario, round: u16, content: &'a Content) -> Self {
+    fn new(scenario: &Scenario, round: u16, content: &'a Content, patience: u16) -> Self {
         let scenario = scenario.in_round(round);
         let chunks = u32::try_from(content.chunks.len()).unwrap_or(u32::MAX);
         let bound = Bound::of(&scenario, PREFIX_BYTES, CHUNK_BYTES as u64, chunks);
@@ -206,15 +210,12 @@ impl<'a> Run<'a> {
             round,
             content,
             bound,
+            limit: Duration::from_secs_f64(bound.whole_s * f64::from(patience) + 5.0),
         }
     }
 
     fn chunks(&self) -> u32 {
         u32::try_from(self.content.chunks.len()).unwrap_or(u32::MAX)
-    }
-
-    fn limit(&self) -> Duration {
-        Duration::from_secs_f64(self.bound.whole_s * PATIENCE + 5.0)
     }
 
     /// What clients are told, with the holders in the order of the lines.
@@ -335,11 +336,7 @@ async fn play_traced(run: &Run<'_>, catalogue: &Catalogue, file: &Path) -> Resul
     let (sink, writing) = TraceSink::to(std::fs::File::create(file)?);
     let session = cluster.open_traced(run.content.video, sink).await?;
     // What was recorded until then counts.
-    let _ = timeout(
-        run.limit(),
-        headless::play_session(&session, as_fast_as_possible()),
-    )
-    .await;
+    let _ = timeout(run.limit, headless::play_session(&session, as_fast_as_possible())).await;
     drop(session);
     tokio::task::spawn_blocking(|| writing.wait()).await??;
     Ok(())
@@ -360,7 +357,7 @@ async fn play(layer: &'static str, run: &Run<'_>, policy: PolicyName, catalogue:
         }
     };
     let ended = timeout(
-        run.limit(),
+        run.limit,
         headless::play_into(&session, as_fast_as_possible(), take),
     )
     .await;

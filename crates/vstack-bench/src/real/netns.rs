@@ -224,7 +224,7 @@ pub(super) async fn run(bench: &Bench<'_>, content: &Content) -> Result<Played> 
     for scenario in &bench.scenarios(in_namespaces()) {
         output::step(&format!("netns: {} {}", scenario.id, scenario.name));
         for round in 0..bench.rounds() {
-            let run = Run::new(scenario, round, content);
+            let run = Run::new(scenario, round, content, bench.options.patience);
             for group in contestants.chunks(at_once.max(1)) {
                 for row in contest(&run, group, &folder, nginx).await? {
                     output::note(&row.sentence());
@@ -380,7 +380,7 @@ impl<'a> Stage<'a> {
             .iter()
             .map(|node| format!("http://{}/{ALL_IN_ONE}", node.address));
         command
-            .arg(self.run.limit().as_secs_f64().to_string())
+            .arg(self.run.limit.as_secs_f64().to_string())
             .arg(aria2)
             .args([
                 "--quiet",

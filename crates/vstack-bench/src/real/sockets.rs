@@ -14,7 +14,7 @@ use vstack_core::id::NodeId;
 use vstack_emulator::{Emulated, Emulator};
 
 use super::scenario::{Scenario, emulated};
-use super::{Bench, Played, Row, Run, play, play_traced, wanted};
+use super::{Bench, Played, RECORDED_PATIENCE, Row, Run, play, play_traced, wanted};
 use crate::output;
 use crate::peers::fresh;
 use crate::process::own_usage;
@@ -29,7 +29,7 @@ pub(super) async fn run(bench: &Bench<'_>, content: &Content) -> Result<Played> 
         output::step(&format!("sockets: {} {}", scenario.id, scenario.name));
         let content = content.first(scenario.chunks(bench.chunks()));
         for round in 0..bench.rounds() {
-            let run = Run::new(scenario, round, &content);
+            let run = Run::new(scenario, round, &content, bench.options.patience);
             for group in bench.groups() {
                 for row in contest(&run, group, &nodes).await? {
                     output::note(&row.sentence());
@@ -116,7 +116,7 @@ pub(super) async fn record(
         let content = content.first(scenario.chunks(u32::MAX));
         let mut traces = Vec::new();
         for round in 0..rounds {
-            let run = Run::new(scenario, round, &content);
+            let run = Run::new(scenario, round, &content, RECORDED_PATIENCE);
             let (catalogue, paths) = stage(&run, &nodes).await?;
             let _happening = happen(&run.scenario, &paths);
             let file = work.join("session.trace");
