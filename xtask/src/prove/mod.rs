@@ -1,8 +1,9 @@
 //! `cargo xtask prove NAME [--seed N] [--count N] [--json]`: the proof runs of the store, of the protocol and of the cluster.
 //!
 //! The runs themselves are the binary `prove` of `vstack-proof`, built with optimisation; `fuzz`,
-//! `mutants` and `promise` drive cargo and live here.
+//! `mutants`, `promise` and `chaos` drive cargo and live here.
 
+mod chaos;
 mod fuzz;
 mod mutant_list;
 mod mutants;
@@ -29,7 +30,7 @@ cargo xtask prove NAME [--seed N] [--count N] [--json]
   mutants       bugs put into a copy of the store on purpose; its tests must catch each (NAME...: only these)
   promise       every pair of five nodes killed, stopped, lying, emptied, while videos play (half an hour;
                 --page: write the page again from the last run)
-  chaos         real nodes killed, cut off and lying at random while people watch (count: videos played, 10)
+  chaos         real nodes killed, cut off and lying at random while people watch (count: rounds, 10)
   model         every state of small clusters that run ChunkPaxos, and every mutant (--big: hours; --list; NAME...)
   zipf          200 videos watched by Zipf's law on five nodes: what ends as copies, what as shards (--videos N, --days N)
   all           all of them
@@ -52,7 +53,7 @@ pub(crate) fn run(words: &[&str]) -> Result<ExitCode> {
         "zipf" => return crate::bench::run(words),
         "all" => all(&project, rest)?,
         "model" => model(&project, rest)?,
-        "chaos" => chaos(&project, rest)?,
+        "chaos" => chaos::run(&project, rest)?,
         name if RUNS.contains(&name) => proof(&project, name, rest)?,
         _ => {
             say::error(&format!("there is no proof run \"{name}\""));
@@ -75,6 +76,7 @@ fn all(project: &Project, rest: &[&str]) -> Result<bool> {
     passed &= fuzz::run(project, None, number(rest, "--seed")?)?;
     passed &= mutants::run(project, &[])?;
     passed &= promise::run(project, &[])?;
+    passed &= chaos::run(project, &[])?;
     passed &= model(project, &[])?;
     Ok(passed)
 }
@@ -90,29 +92,6 @@ fn model(project: &Project, rest: &[&str]) -> Result<bool> {
         "vstack-sim",
     ]);
     command.args(["--bin", "vstack-model", "--"]).args(rest);
-    Ok(command.status().context("cannot run cargo")?.success())
-}
-
-/// The chaos test, many times, each with the next seed.
-fn chaos(project: &Project, rest: &[&str]) -> Result<bool> {
-    let mut command = project.cargo();
-    command.args([
-        "test",
-        "--quiet",
-        "--locked",
-        "--release",
-        "--package",
-        "vstack-node-server",
-    ]);
-    command.args(["--test", "chaos", "--", "--nocapture", "--test-threads", "1"]);
-    command.env(
-        "VSTACK_CHAOS_SEED",
-        number(rest, "--seed")?.unwrap_or(1).to_string(),
-    );
-    command.env(
-        "VSTACK_CHAOS_ROUNDS",
-        number(rest, "--count")?.unwrap_or(10).to_string(),
-    );
     Ok(command.status().context("cannot run cargo")?.success())
 }
 
