@@ -13,6 +13,7 @@
 
 mod support;
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -38,19 +39,28 @@ struct Stage {
     screen: Screen,
     cluster: Cluster,
     video: String,
+    log: PathBuf,
     _folder: tempfile::TempDir,
 }
 
 impl Stage {
     fn new(seconds: u32, arguments: impl Fn(&str) -> Vec<String>) -> Self {
+        Self::with_clips(&[seconds], arguments)
+    }
+
+    /// Clips of these lengths, uploaded in this order; the last one is `video` and stands first in the library.
+    fn with_clips(clips: &[u32], arguments: impl Fn(&str) -> Vec<String>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let cluster = Cluster::start(&folder.path().join("cluster"));
-        let clip = folder.path().join("bar code.mp4");
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime
-            .block_on(generate(&Tools::default(), &ClipSpec::hd(seconds), &clip))
-            .unwrap();
-        let video = cluster.upload(&clip);
+        let upload = |&seconds: &u32| {
+            let clip = folder.path().join(format!("bar code {seconds} s.mp4"));
+            runtime
+                .block_on(generate(&Tools::default(), &ClipSpec::hd(seconds), &clip))
+                .unwrap();
+            cluster.upload(&clip)
+        };
+        let video = clips.iter().map(upload).next_back().unwrap();
         let screen = Screen::start(folder.path());
         let log = std::env::temp_dir().join(format!("vstack-player-{}.log", std::process::id()));
         println!("the player's log: {}", log.display());
@@ -59,7 +69,10 @@ impl Stage {
         let page = Page::open(
             &screen,
             &arguments,
-            &[("VSTACK_METADATA_URL", &cluster.metadata_url)],
+            &[
+                ("VSTACK_METADATA_URL", &cluster.metadata_url),
+                ("VSTACK_LOG", "info,vstack_client=debug"),
+            ],
             &log,
         );
         Self {
@@ -67,8 +80,22 @@ impl Stage {
             screen,
             cluster,
             video,
+            log,
             _folder: folder,
         }
+    }
+
+    /// Waits until the player's log has this text after the first `from` bytes; how long the log is then.
+    fn until_logged(&self, text: &str, from: usize) -> usize {
+        until(&format!("{text:?} in {}", self.log.display()), PATIENCE, || {
+            let log = std::fs::read(&self.log).unwrap();
+            let fresh = String::from_utf8_lossy(log.get(from..)?).into_owned();
+            fresh.contains(text).then_some(log.len())
+        })
+    }
+
+    fn log_bytes(&self) -> usize {
+        std::fs::read(&self.log).unwrap().len()
     }
 
     fn phase(&self) -> Option<String> {
@@ -149,9 +176,13 @@ impl Stage {
 }
 
 fn seek_to(page: &Page, share: f64) {
+    point_at(page, share, "['pointerdown', 'pointerup']");
+}
+
+fn point_at(page: &Page, share: f64, events: &str) {
     let script = format!(
         "const bar = document.querySelector('[data-testid=seek-bar]'), r = bar.getBoundingClientRect();\
-         for (const type of ['pointerdown', 'pointerup'])\
+         for (const type of {events})\
            bar.dispatchEvent(new PointerEvent(type, {{ clientX: r.x + r.width * {share}, clientY: r.y + r.height / 2,\
              pointerId: 1, button: 0, buttons: 1, isPrimary: true, bubbles: true, cancelable: true }}));"
     );
@@ -225,6 +256,41 @@ fn the_node_that_serves_most_dies_and_the_panel_says_so_while_the_video_plays_on
         stage.video,
         stage.page.text("[data-testid=log-line]")
     );
+}
+
+#[test]
+fn what_the_viewer_is_likely_to_watch_lies_ready_when_they_do() {
+    let stage = Stage::with_clips(&[20, 150], |video| vec!["--play".into(), video.into()]);
+    stage.until_position("the time moves", |ms| ms > 1_000);
+    // A chunk far outside of what is fetched for playback.
+    point_at(&stage.page, 0.7, "['pointermove']");
+    let asked = stage.until_logged("is fetched in advance: the pointer rests there", 0);
+    let ready = stage.until_logged("lies ready, from", asked.saturating_sub(200));
+    seek_to(&stage.page, 0.7);
+    stage.until_position("the place", |ms| ms > 104_000);
+    stage.until_logged("lay ready", ready);
+
+    // 45 s are left.
+    let asked = stage.until_logged("is fetched in advance: it comes next", ready);
+    let ready = stage.until_logged("lies ready, from", asked.saturating_sub(200));
+    stage.page.run(
+        "document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'N', shiftKey: true, bubbles: true }))",
+    );
+    until("the next video", PATIENCE, || {
+        let length = stage.page.attribute("[data-testid=time-duration]", "data-ms")?;
+        (length.parse::<f64>().ok()? < 30_000.0).then_some(())
+    });
+    stage.until_logged("chunk 0 lay ready", ready);
+    stage.until_position("the next video plays", |ms| ms > 1_000 && ms < 20_000);
+
+    let before = stage.log_bytes();
+    stage.page.click("[data-testid=back]");
+    stage.page.click("[data-testid=video-card] button.open");
+    stage.until_logged("is fetched in advance: the viewer may go on there", before);
+    stage.page.click("[data-testid=resume]");
+    stage.until_position("where it was left", |ms| ms > 104_000);
+    stage.check_moving_picture();
+    assert_eq!(stage.page.text("[data-testid=kpi-stalls]").trim(), "0");
 }
 
 #[test]

@@ -16,4 +16,4 @@ async function backend(): Promise<Backend> {
 applyTheme(savedTheme());
 const target = document.querySelector("#app");
 if (target === null) throw new Error("the page has no #app");
-mount(AppView, { target, props: { app: new App(await backend()) } });
+mount(AppView, { target, props: { app: new App(await backend(), localStorage) } });

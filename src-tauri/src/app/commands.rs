@@ -123,14 +123,37 @@ pub(super) fn pause(app: State<'_, VideoApp>) {
 
 #[tauri::command]
 pub(super) fn seek(app: State<'_, VideoApp>, position_ms: f64) {
-    // The page computes positions as fractions of a bar's width.
-    app.playing
-        .seek(vstack_core::manifest::seconds_to_ms(position_ms / 1000.0));
+    app.playing.seek(whole_ms(position_ms));
+}
+
+/// The page computes positions as fractions of a bar's width.
+fn whole_ms(position_ms: f64) -> u64 {
+    vstack_core::manifest::seconds_to_ms(position_ms / 1000.0)
 }
 
 #[tauri::command]
 pub(super) fn set_volume(app: State<'_, VideoApp>, volume: f64, muted: bool) {
     app.playing.set_volume(volume, muted);
+}
+
+/// The pointer is over this place of the seek bar; `None`: it has left.
+#[tauri::command]
+pub(super) fn hint_pointer(app: State<'_, VideoApp>, position_ms: Option<f64>) {
+    app.playing.hint_pointer(position_ms.map(whole_ms));
+}
+
+/// This video comes after the open one; `None`: none, or not soon.
+#[tauri::command]
+pub(super) fn hint_next(app: State<'_, VideoApp>, video_id: Option<String>) -> Result<(), UiError> {
+    let next = video_id.as_deref().map(library::video_id).transpose()?;
+    app.playing.hint_next(next);
+    Ok(())
+}
+
+/// The viewer is offered to go on here in the open video; `None`: no longer.
+#[tauri::command]
+pub(super) fn hint_resume(app: State<'_, VideoApp>, position_ms: Option<f64>) {
+    app.playing.hint_resume(position_ms.map(whole_ms));
 }
 
 /// For the open video at once, and for those that are opened later.

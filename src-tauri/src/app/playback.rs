@@ -122,6 +122,28 @@ impl NowPlaying {
         self.player.send(PlayerCommand::SetVolume { volume, muted });
     }
 
+    /// The viewer may jump here in the open video: what lies there may be fetched in advance. Hints never get in the way
+    /// of playback: the session takes them only while it needs nothing itself.
+    pub(crate) fn hint_pointer(&self, position_ms: Option<u64>) {
+        if let Some(session) = self.session() {
+            session.hint_pointer(position_ms);
+        }
+    }
+
+    /// This video is opened from its beginning after the open one.
+    pub(crate) fn hint_next(&self, next: Option<VideoId>) {
+        if let Some(session) = self.session() {
+            session.hint_next(next.map(|next| (next, 0)));
+        }
+    }
+
+    /// The viewer is offered to go on here in the open video.
+    pub(crate) fn hint_resume(&self, position_ms: Option<u64>) {
+        if let Some(session) = self.session() {
+            session.hint_resume(position_ms);
+        }
+    }
+
     /// Lets another policy choose the sources of the open video from now on.
     pub(crate) fn set_policy(&self, policy: PolicyName) {
         if let Some(session) = self.session() {

@@ -54,6 +54,12 @@ export interface Backend {
   pause(): Promise<void>;
   seek(to: { positionMs: number }): Promise<void>;
   setVolume(to: { volume: number; muted: boolean }): Promise<void>;
+  /** The pointer is over this place of the seek bar; null: it has left. The program may fetch in advance what lies there. */
+  hintPointer(at: { positionMs: number | null }): Promise<void>;
+  /** This video comes after the open one; null: none, or not soon. */
+  hintNext(video: { videoId: string | null }): Promise<void>;
+  /** The viewer is offered to go on here in the open video; null: no longer. */
+  hintResume(at: { positionMs: number | null }): Promise<void>;
   /** Who chooses the sources of chunks, for this video at once and for later ones. */
   setPolicy(to: { policy: SourcePolicy }): Promise<void>;
   setFullscreen(to: { on: boolean }): Promise<void>;

@@ -22,6 +22,8 @@ class Watchers<T> {
   }
 }
 
+export type FakeHint = { pointer: number | null } | { next: string | null } | { resume: number | null };
+
 export class FakeBackend implements Backend {
   videos: VideoCard[] = fakeVideos();
   cluster: ClusterState = {
@@ -34,6 +36,8 @@ export class FakeBackend implements Backend {
   /** The next call of this name is refused. */
   readonly refuse = new Map<keyof Backend, UiError>();
   readonly calls: string[] = [];
+  /** What the page foresaw, in order. */
+  readonly hints: FakeHint[] = [];
   rect: VideoRect | null = null;
   private readonly onCluster = new Watchers<ClusterState>();
   private readonly onUploads = new Watchers<UploadItem[]>();
@@ -103,6 +107,9 @@ export class FakeBackend implements Backend {
   pause = (): Promise<void> => this.change("pause", (playback) => (playback.phase = "paused"));
   seek: Backend["seek"] = ({ positionMs }) => this.answer("seek", () => this.session?.seek(positionMs));
   setVolume: Backend["setVolume"] = ({ volume, muted }) => this.change("setVolume", (playback) => Object.assign(playback, { volume, muted }));
+  hintPointer: Backend["hintPointer"] = ({ positionMs }) => this.answer("hintPointer", () => void this.hints.push({ pointer: positionMs }));
+  hintNext: Backend["hintNext"] = ({ videoId }) => this.answer("hintNext", () => void this.hints.push({ next: videoId }));
+  hintResume: Backend["hintResume"] = ({ positionMs }) => this.answer("hintResume", () => void this.hints.push({ resume: positionMs }));
   setPolicy: Backend["setPolicy"] = ({ policy }) => this.change("setPolicy", (playback) => (playback.policy = policy));
   setFullscreen: Backend["setFullscreen"] = ({ on }) => this.change("setFullscreen", (playback) => (playback.fullscreen = on));
   setVideoRect: Backend["setVideoRect"] = ({ rect }) => this.answer("setVideoRect", () => void (this.rect = rect));

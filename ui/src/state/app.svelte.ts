@@ -5,6 +5,7 @@ import { assertNever } from "../format/assert-never";
 import type { Pressed } from "./keys";
 import { Library } from "./library.svelte";
 import { Player } from "./player.svelte";
+import { Positions, shortMemory, type Keep } from "./positions";
 import { Toasts } from "./toasts.svelte";
 import { Uploads } from "./uploads.svelte";
 
@@ -33,9 +34,12 @@ export class App {
   readonly uploads: Uploads;
   readonly player: Player;
 
-  constructor(readonly backend: Backend) {
+  constructor(
+    readonly backend: Backend,
+    keep: Keep = shortMemory(),
+  ) {
     this.library = new Library(backend, this.toasts);
-    this.player = new Player(backend, this.toasts);
+    this.player = new Player(backend, this.toasts, new Positions(keep), (videoId) => this.library.after(videoId));
     this.uploads = new Uploads(backend, this.toasts, (item) => {
       this.toasts.note(`“${item.file_name}” is in the library`);
       void this.library.refresh();
@@ -72,6 +76,12 @@ export class App {
     else this.open(video);
   }
 
+  /** The video that comes after the open one. */
+  private playNext(): void {
+    const next = this.player.next;
+    if (next !== null) this.open(next);
+  }
+
   show(view: "library" | "uploads"): void {
     const wasPlaying = this.view === "player";
     this.view = view;
@@ -102,6 +112,8 @@ export class App {
       case "toggle-mute": return void player.toggleMute();
       case "toggle-fullscreen": return void player.setFullscreen(player.playback?.fullscreen !== true);
       case "toggle-panel": return player.togglePanel();
+      case "next-video": return this.playNext();
+      case "resume": return void player.resume();
       case "leave": return this.leave();
       case "search": this.searchWishes += 1; return;
       case "add-video": return void this.uploads.pick();

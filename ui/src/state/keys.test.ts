@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { KEYS, hint, pressed, printed, type KeyPress } from "./keys";
 
 function press(key: string, held: Partial<KeyPress> = {}): KeyPress {
-  return { key, code: "", ctrlKey: false, altKey: false, metaKey: false, ...held };
+  return { key, code: "", ctrlKey: false, shiftKey: false, altKey: false, metaKey: false, ...held };
 }
 
 describe("the table of keys", () => {
@@ -42,6 +42,13 @@ describe("the table of keys", () => {
     expect(pressed(press("k", { metaKey: true }), "player")).toBeNull();
   });
 
+  it("tells a letter with Shift apart where that is bound, and only there", () => {
+    expect(pressed(press("N", { shiftKey: true }), "player")?.action).toBe("next-video");
+    expect(pressed(press("N"), "player")?.action).toBe("toggle-panel");
+    expect(pressed(press("K", { shiftKey: true }), "player")?.action).toBe("toggle-play");
+    expect(pressed(press("?", { shiftKey: true }), "player")?.action).toBe("show-keys");
+  });
+
   it("reads a layout without Latin letters by the key's place", () => {
     expect(pressed(press("л", { code: "KeyK" }), "player")?.action).toBe("toggle-play");
     expect(pressed(press("щ", { code: "KeyO", ctrlKey: true }), "library")?.action).toBe("add-video");
@@ -57,6 +64,7 @@ describe("the table of keys", () => {
   it("prints every key as people call it", () => {
     expect(hint("toggle-play", "Pause")).toBe("Pause (Space)");
     expect(hint("add-video")).toBe("Add video (Ctrl+O)");
+    expect(hint("next-video")).toBe("Next video of the library (Shift+N)");
     expect(hint("back-5")).toBe("Back 5 seconds (←)");
     expect(KEYS.flatMap(printed).every((text) => text.trim() !== "")).toBe(true);
   });

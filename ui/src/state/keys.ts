@@ -16,6 +16,8 @@ export type Action =
   | "toggle-mute"
   | "toggle-fullscreen"
   | "toggle-panel"
+  | "next-video"
+  | "resume"
   | "leave"
   | "search"
   | "add-video"
@@ -23,7 +25,7 @@ export type Action =
 
 export interface KeyBinding {
   action: Action;
-  /** `KeyboardEvent.key`, lower case if a letter; "Ctrl+" in front where it must be held. The first one is the hint. */
+  /** `KeyboardEvent.key`, lower case if a letter; "Ctrl+" or "Shift+" in front where it must be held. The first one is the hint. */
   keys: readonly string[];
   label: string;
   group: "Playback" | "Sound" | "Window" | "Library";
@@ -41,6 +43,8 @@ export const KEYS: readonly KeyBinding[] = [
   { action: "to-start", keys: ["Home"], label: "To the beginning", group: "Playback", scope: "player" },
   { action: "to-end", keys: ["End"], label: "To the end", group: "Playback", scope: "player" },
   { action: "to-tenth", keys: DIGITS, label: "To 0 %, 10 % … 90 %", group: "Playback", scope: "player" },
+  { action: "next-video", keys: ["Shift+n"], label: "Next video of the library", group: "Playback", scope: "player" },
+  { action: "resume", keys: ["r"], label: "Go on where you left", group: "Playback", scope: "player" },
   { action: "louder", keys: ["ArrowUp"], label: "Louder", group: "Sound", scope: "player" },
   { action: "quieter", keys: ["ArrowDown"], label: "Quieter", group: "Sound", scope: "player" },
   { action: "toggle-mute", keys: ["m"], label: "Mute or unmute", group: "Sound", scope: "player" },
@@ -57,6 +61,7 @@ export interface KeyPress {
   key: string;
   code: string;
   ctrlKey: boolean;
+  shiftKey: boolean;
   altKey: boolean;
   metaKey: boolean;
 }
@@ -82,7 +87,10 @@ export interface Pressed {
 export function pressed(press: KeyPress, view: "library" | "player"): Pressed | null {
   if (press.altKey || press.metaKey) return null;
   const name = nameOf(press);
-  const found = KEYS.find((binding) => (binding.scope === "any" || binding.scope === view) && binding.keys.includes(name));
+  const here = KEYS.filter((binding) => binding.scope === "any" || binding.scope === view);
+  const bound = (key: string): KeyBinding | undefined => here.find((binding) => binding.keys.includes(key));
+  // A letter means the same with Shift held, or Caps Lock on, unless it is bound with Shift.
+  const found = (press.shiftKey ? bound(`Shift+${name}`) : undefined) ?? bound(name);
   return found === undefined ? null : { action: found.action, digit: Number.parseInt(name, 10) || 0 };
 }
 
@@ -96,7 +104,7 @@ const SHOWN: Readonly<Record<string, string>> = {
 };
 
 function shown(key: string): string {
-  return SHOWN[key] ?? key.replace(/^Ctrl\+(.)$/, (_, letter: string) => `Ctrl+${letter.toUpperCase()}`);
+  return SHOWN[key] ?? key.replace(/^(Ctrl|Shift)\+(.)$/, (_, held: string, letter: string) => `${held}+${letter.toUpperCase()}`);
 }
 
 /** Keys of a binding as they are printed. */

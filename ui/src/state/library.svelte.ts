@@ -31,6 +31,12 @@ export class Library {
     return this.videos.filter((video) => video.status !== "deleted" && !this.leaving.includes(video.video_id));
   }
 
+  /** What comes after this video in the order shown, of those that can be watched; null: nothing, or it is not shown. */
+  after(videoId: string): VideoCard | null {
+    const at = this.shown.findIndex((video) => video.video_id === videoId);
+    return at < 0 ? null : (this.shown.slice(at + 1).find((video) => video.status === "active") ?? null);
+  }
+
   get hasMore(): boolean {
     return this.videos.length < this.total;
   }

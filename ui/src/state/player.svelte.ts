@@ -2,11 +2,19 @@
 
 import { asUiError, type Backend, type NodePanel, type Playback, type SourcePolicy, type Stop, type UiError, type VideoCard } from "../backend/backend";
 import { HOLD_MS, Held } from "./held";
+import { Hints } from "./hints";
+import type { Positions } from "./positions";
 import type { Toasts } from "./toasts.svelte";
 
 /** A seek lands on the frame asked for, but reports come every 100 to 250 ms while playing. */
 const SEEK_TOLERANCE_MS = 1000;
 const VOLUME_STEP = 0.05;
+/** The next video is hinted at when this little is left: enough for its first seconds to come while the last ones play. */
+export const NEXT_WITHIN_MS = 60_000;
+/** Who has watched so much from the beginning does not want to go on elsewhere. */
+export const OFFER_MS = 20_000;
+/** How often the place is remembered: so much is seen again after a crash. */
+const REMEMBER_EVERY_MS = 5_000;
 
 interface Sound {
   volume: number;
@@ -19,6 +27,8 @@ export class Player {
   playback = $state<Playback | null>(null);
   nodes = $state<NodePanel>({ nodes: [], lanes: [], log: [] });
   openError = $state<UiError | null>(null);
+  /** Where the viewer left this video, while going on there is offered. */
+  resumeMs = $state<number | null>(null);
   private panelInWindow = $state(true);
   /** Full screen is for the picture: there the panel shows only when asked for. */
   private panelInFullscreen = $state(false);
@@ -28,12 +38,23 @@ export class Player {
   private settling: ReturnType<typeof setTimeout> | null = null;
   private stops: Stop[] = [];
   private opened = 0;
+  private rememberedMs = 0;
+  private readonly hints: Hints;
 
   constructor(
     private readonly backend: Backend,
     private readonly toasts: Toasts,
+    private readonly positions: Positions,
+    private readonly after: (videoId: string) => VideoCard | null,
     private readonly nowMs: () => number = () => Date.now(),
-  ) {}
+  ) {
+    this.hints = new Hints(backend, nowMs);
+  }
+
+  /** What comes after this video in the library. */
+  get next(): VideoCard | null {
+    return this.video === null ? null : this.after(this.video.video_id);
+  }
 
   get error(): UiError | null {
     return this.openError ?? this.playback?.error ?? null;
@@ -59,6 +80,7 @@ export class Player {
     try {
       const playback = await this.backend.openVideo({ videoId: video.video_id });
       if (number !== this.opened) return;
+      this.resumeMs = this.positions.of(video.video_id);
       this.accept(playback);
       this.stops = [
         this.backend.watchPlayback((report) => this.accept(report)),
@@ -72,6 +94,7 @@ export class Player {
   async close(): Promise<void> {
     this.opened += 1;
     const wasFullscreen = this.playback?.fullscreen === true;
+    this.remember(0);
     this.reset();
     this.video = null;
     if (wasFullscreen) await this.run(this.backend.setFullscreen({ on: false }));
@@ -100,11 +123,28 @@ export class Player {
 
   async seekTo(positionMs: number): Promise<void> {
     if (this.playback === null) return;
+    this.stayHere();
     const target = Math.round(Math.min(Math.max(0, positionMs), this.playback.duration_ms));
     this.position.ask(target, this.nowMs());
     this.playback = { ...this.playback, position_ms: target };
     this.settleLater();
     await this.run(this.backend.seek({ positionMs: target }));
+  }
+
+  /** Goes on where the viewer left, where that is offered. */
+  async resume(): Promise<void> {
+    if (this.resumeMs !== null) await this.seekTo(this.resumeMs);
+  }
+
+  /** The viewer does not want to go on there. */
+  stayHere(): void {
+    this.resumeMs = null;
+    this.hints.resume(null);
+  }
+
+  /** The pointer is over this place of the seek bar; null: it has left. */
+  pointAt(positionMs: number | null): void {
+    if (this.playback !== null) this.hints.point(positionMs);
   }
 
   seekBy(deltaMs: number): Promise<void> {
@@ -155,6 +195,25 @@ export class Player {
     const now = this.nowMs();
     const sound = this.sound.settle({ volume: report.volume, muted: report.muted }, now);
     this.playback = { ...report, ...sound, position_ms: this.position.settle(report.position_ms, now) };
+    this.foresee(this.playback);
+    this.remember(REMEMBER_EVERY_MS);
+  }
+
+  /** Tells the program what may be watched soon. */
+  private foresee(playback: Playback): void {
+    const leftMs = playback.duration_ms - playback.position_ms;
+    this.hints.next(leftMs <= NEXT_WITHIN_MS ? (this.next?.video_id ?? null) : null);
+    if (this.resumeMs !== null && playback.position_ms > OFFER_MS) this.stayHere();
+    this.hints.resume(this.resumeMs);
+  }
+
+  /** Keeps the place in mind when it has moved by this much. */
+  private remember(movedMs: number): void {
+    const { video_id: videoId, position_ms: positionMs, duration_ms: durationMs } = this.playback ?? {};
+    if (videoId === undefined || positionMs === undefined || durationMs === undefined) return;
+    if (Math.abs(positionMs - this.rememberedMs) < movedMs) return;
+    this.rememberedMs = positionMs;
+    this.positions.note(videoId, positionMs, durationMs);
   }
 
   /** Reports come only when something changes: while paused none may follow a wish that was not obeyed. */
@@ -172,6 +231,9 @@ export class Player {
     this.stops = [];
     this.position.drop();
     this.sound.drop();
+    this.hints.drop();
+    this.resumeMs = null;
+    this.rememberedMs = 0;
     this.playback = null;
     this.openError = null;
     this.nodes = { nodes: [], lanes: [], log: [] };

@@ -3,6 +3,7 @@
 import { FakeBackend } from "../backend/fake";
 import type { UiError, VideoCard } from "../backend/backend";
 import { App } from "./app.svelte";
+import { shortMemory, type Keep } from "./positions";
 
 export interface Page {
   app: App;
@@ -14,10 +15,10 @@ export async function settle(): Promise<void> {
   for (let turn = 0; turn < 20; turn += 1) await Promise.resolve();
 }
 
-export async function startedPage(prepare: (backend: FakeBackend) => void = () => undefined): Promise<Page> {
+export async function startedPage(prepare: (backend: FakeBackend) => void = () => undefined, keep: Keep = shortMemory()): Promise<Page> {
   const backend = new FakeBackend();
   prepare(backend);
-  const app = new App(backend);
+  const app = new App(backend, keep);
   app.start();
   await settle();
   return { app, backend };
