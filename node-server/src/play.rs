@@ -1,13 +1,12 @@
 //! `vstack play`: playback through the smart client without a window.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use vstack_api::ErrorCode;
 use vstack_client::{
-    ClientConfig, Cluster, Fault, HeadlessOptions, Pace, SessionEvent, SessionReport, headless,
+    ClientConfig, Cluster, Fault, FaultSummary, HeadlessOptions, Pace, SessionEvent, SessionReport, headless,
 };
 use vstack_core::id::VideoId;
 use vstack_core::manifest::seconds_to_ms;
@@ -182,30 +181,18 @@ fn described(report: &SessionReport) -> String {
 
 /// A line for each node and kind of fault.
 fn faults_described(faults: &[Fault]) -> Vec<String> {
-    let mut kinds: BTreeMap<(u16, &str), Vec<&Fault>> = BTreeMap::new();
-    for fault in faults {
-        let kind = fault.failure.kind();
-        kinds.entry((fault.node.index, kind)).or_default().push(fault);
-    }
-    kinds
-        .into_values()
-        .filter_map(|faults| told_together(&faults))
-        .collect()
-}
-
-fn told_together(faults: &[&Fault]) -> Option<String> {
-    let last = faults.last()?;
-    let mut detect: Vec<u64> = faults.iter().map(|fault| fault.detect_ms).collect();
-    detect.sort_unstable();
-    let (half, most) = (detect.get(detect.len() / 2)?, detect.last()?);
-    let wasted = faults.iter().map(|fault| fault.wasted_bytes).sum();
-    Some(format!(
-        "  {} {}: {} times, noticed after {half} ms (median), {most} ms at most; {} wasted",
-        last.node.name,
-        last.failure,
-        faults.len(),
-        table::size(wasted)
-    ))
+    let line = |faults: &FaultSummary| {
+        format!(
+            "  {} {}: {} times, noticed after {} ms (median), {} ms at most; {} wasted",
+            faults.node.name,
+            faults.failure,
+            faults.times,
+            faults.detect_p50_ms,
+            faults.detect_max_ms,
+            table::size(faults.wasted_bytes)
+        )
+    };
+    FaultSummary::of(faults).iter().map(line).collect()
 }
 
 #[cfg(test)]

@@ -70,6 +70,49 @@ pub struct Prefetched {
     pub wasted_bytes: u64,
 }
 
+/// The faults of one kind on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultSummary {
+    pub node: NodeRef,
+    /// The latest of them, in words.
+    pub failure: String,
+    pub times: u64,
+    /// From the node's last sign of life to the decision to leave it: the median, and the longest.
+    pub detect_p50_ms: u64,
+    pub detect_max_ms: u64,
+    pub wasted_bytes: u64,
+}
+
+impl FaultSummary {
+    /// One for each node and kind among these, by node.
+    #[must_use]
+    pub fn of(faults: &[Fault]) -> Vec<Self> {
+        let mut kinds: BTreeMap<(u16, &str), Vec<&Fault>> = BTreeMap::new();
+        for fault in faults {
+            let kind = (fault.node.index, fault.failure.kind());
+            kinds.entry(kind).or_default().push(fault);
+        }
+        kinds
+            .values()
+            .filter_map(|faults| Self::together(faults))
+            .collect()
+    }
+
+    fn together(faults: &[&Fault]) -> Option<Self> {
+        let last = faults.last()?;
+        let mut detect: Vec<u64> = faults.iter().map(|fault| fault.detect_ms).collect();
+        detect.sort_unstable();
+        Some(Self {
+            node: last.node.clone(),
+            failure: last.failure.to_string(),
+            times: faults.len() as u64,
+            detect_p50_ms: *detect.get(detect.len() / 2)?,
+            detect_max_ms: *detect.last()?,
+            wasted_bytes: faults.iter().map(|fault| fault.wasted_bytes).sum(),
+        })
+    }
+}
+
 /// One failed attempt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fault {

@@ -30,12 +30,15 @@ impl TraceSink {
         let (lines, arriving) = channel::<String>();
         let thread = std::thread::spawn(move || {
             let (mut target, mut count) = (BufWriter::new(target), 0);
-            for line in arriving {
-                target.write_all(line.as_bytes())?;
-                target.write_all(b"\n")?;
-                count += 1;
+            while let Ok(first) = arriving.recv() {
+                for line in std::iter::once(first).chain(arriving.try_iter()) {
+                    target.write_all(line.as_bytes())?;
+                    target.write_all(b"\n")?;
+                    count += 1;
+                }
+                // All that has come so far: the target may be read before the session is over, or outlive its process.
+                target.flush()?;
             }
-            target.flush()?;
             Ok(count)
         });
         (Self { lines }, TraceWriting { thread })
@@ -78,5 +81,39 @@ impl TraceWriting {
         self.thread
             .join()
             .unwrap_or_else(|_| Err(io::Error::other("the writer of the trace ended early")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Hands on what is written to it.
+    struct Told(Sender<Vec<u8>>);
+
+    impl Write for Told {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(bytes.to_vec()).map_err(io::Error::other)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_has_come_is_written_while_the_session_goes_on() {
+        let (tell, told) = channel();
+        let (sink, writing) = TraceSink::to(Told(tell));
+        for line in ["one", "two"] {
+            sink.lines.send(line.to_owned()).unwrap();
+            let written = told.recv_timeout(Duration::from_secs(20)).unwrap();
+            assert_eq!(written, format!("{line}\n").into_bytes());
+        }
+        drop(sink);
+        assert_eq!(writing.wait().unwrap(), 2);
     }
 }
