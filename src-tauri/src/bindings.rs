@@ -23,6 +23,7 @@ fn generated() -> Result<BTreeMap<String, String>, ExportError> {
     dto::Playback::export_all(&config)?;
     dto::SourcePolicy::export_all(&config)?;
     dto::NodePanel::export_all(&config)?;
+    dto::Report::export_all(&config)?;
     dto::VideoRect::export_all(&config)?;
     let mut files = read_folder(folder.path()).map_err(ExportError::Io)?;
     for text in files.values_mut() {

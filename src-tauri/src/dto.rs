@@ -204,7 +204,12 @@ pub struct NodeCard {
     pub latency_ms: Option<f64>,
     pub bandwidth_mbps: Option<f64>,
     pub success_percent: f64,
-    pub chunks_served: u64,
+    /// Verified, of the open video's session.
+    pub bytes: u64,
+    /// Of all that this session received.
+    pub share_percent: f64,
+    /// That it brought alone, or the largest part of: with ranges most chunks come from several nodes.
+    pub chunks: u64,
     pub note: Option<String>,
     /// A whole SVG document, drawn by `vstack-charts`.
     pub chart_svg: String,
@@ -224,6 +229,74 @@ pub struct NodePanel {
     pub nodes: Vec<NodeCard>,
     pub lanes: Vec<Lane>,
     pub log: Vec<LogLine>,
+}
+
+/// What the open video's session has come to: the figures that `vstack play` prints.
+#[derive(Debug, Clone, PartialEq, Serialize, TS)]
+pub struct Report {
+    /// The one that decides now.
+    pub policy: SourcePolicy,
+    /// Since the video was opened.
+    pub session_ms: u64,
+    /// From opening to the first picture; `null` until then.
+    pub startup_ms: Option<u64>,
+    pub stalls: u32,
+    pub stall_ms: u64,
+    /// Over the time of playing, as long as the end of the video did not limit it.
+    pub avg_buffer_s: f64,
+    /// For a twentieth of that time the buffer was lower.
+    pub p5_buffer_s: f64,
+    pub min_buffer_s: f64,
+    /// Delivered at least once, and chunks of the video.
+    pub chunks: u32,
+    pub total_chunks: u32,
+    /// Verified.
+    pub bytes: u64,
+    /// Received and of no use.
+    pub wasted_bytes: u64,
+    /// Asked for although another request was running for them.
+    pub hedged_bytes: u64,
+    pub requests_per_chunk: f64,
+    pub failovers: u64,
+    /// Chunks or blocks that came with the wrong hash; none of their bytes were played.
+    pub hash_failures: u64,
+    pub nodes: Vec<ReportNode>,
+    pub faults: Vec<ReportFault>,
+    pub ahead: ReportAhead,
+}
+
+/// What one node brought.
+#[derive(Debug, Clone, PartialEq, Serialize, TS)]
+pub struct ReportNode {
+    pub name: String,
+    /// Colour index, 0 to 4.
+    pub node: u32,
+    /// Verified.
+    pub bytes: u64,
+    pub share_percent: f64,
+}
+
+/// The faults of one kind on one node.
+#[derive(Debug, Clone, PartialEq, Serialize, TS)]
+pub struct ReportFault {
+    pub name: String,
+    /// Colour index, 0 to 4.
+    pub node: u32,
+    /// The latest of them, in words that follow the node's name.
+    pub failure: String,
+    pub times: u64,
+    /// From the node's last sign of life to the decision to leave it: the median, and the longest.
+    pub detect_p50_ms: u64,
+    pub detect_max_ms: u64,
+    pub wasted_bytes: u64,
+}
+
+/// What was fetched before anybody asked for it; beside the other figures, not among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, TS)]
+pub struct ReportAhead {
+    pub bytes: u64,
+    pub used_bytes: u64,
+    pub wasted_bytes: u64,
 }
 
 /// The downloads from one node.

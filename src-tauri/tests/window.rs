@@ -13,7 +13,7 @@
 
 mod support;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -60,21 +60,12 @@ impl Stage {
                 .unwrap();
             cluster.upload(&clip)
         };
-        let video = clips.iter().map(upload).next_back().unwrap();
+        let videos: Vec<String> = clips.iter().map(upload).collect();
+        let video = videos.last().unwrap().clone();
         let screen = Screen::start(folder.path());
         let log = std::env::temp_dir().join(format!("vstack-player-{}.log", std::process::id()));
         println!("the player's log: {}", log.display());
-        let arguments = arguments(&video);
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let page = Page::open(
-            &screen,
-            &arguments,
-            &[
-                ("VSTACK_METADATA_URL", &cluster.metadata_url),
-                ("VSTACK_LOG", "info,vstack_client=debug"),
-            ],
-            &log,
-        );
+        let page = open_page(&screen, &cluster, &arguments(&video), &log);
         Self {
             page,
             screen,
@@ -83,6 +74,13 @@ impl Stage {
             log,
             _folder: folder,
         }
+    }
+
+    /// The same after the player has ended and started again, with no arguments.
+    fn started_again(self) -> Self {
+        drop(self.page);
+        let page = open_page(&self.screen, &self.cluster, &[], &self.log);
+        Self { page, ..self }
     }
 
     /// Waits until the player's log has this text after the first `from` bytes; how long the log is then.
@@ -175,6 +173,15 @@ impl Stage {
     }
 }
 
+fn open_page(screen: &Screen, cluster: &Cluster, arguments: &[String], log: &Path) -> Page {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let environment = [
+        ("VSTACK_METADATA_URL", cluster.metadata_url.as_str()),
+        ("VSTACK_LOG", "info,vstack_client=debug"),
+    ];
+    Page::open(screen, &arguments, &environment, log)
+}
+
 fn seek_to(page: &Page, share: f64) {
     point_at(page, share, "['pointerdown', 'pointerup']");
 }
@@ -237,7 +244,7 @@ fn the_node_that_serves_most_dies_and_the_panel_says_so_while_the_video_plays_on
     });
     let busiest = until("a node that served", PATIENCE, || {
         let script = "const cards = [...document.querySelectorAll('[data-testid=node-card]')];\
-            const served = (card) => Number(/(\\d+) chunks?/.exec(card.textContent)?.[1] ?? 0);\
+            const served = (card) => Number(card.dataset.bytes);\
             cards.sort((a, b) => served(b) - served(a));\
             return served(cards[0]) > 0 ? cards[0].dataset.nodeId : null";
         stage.page.run(script).as_str().map(str::to_owned)
@@ -256,6 +263,62 @@ fn the_node_that_serves_most_dies_and_the_panel_says_so_while_the_video_plays_on
         stage.video,
         stage.page.text("[data-testid=log-line]")
     );
+    check_report(&stage.page);
+    check_saved_trace(&stage.page);
+}
+
+/// The report has the figures that the panel has.
+fn check_report(page: &Page) {
+    page.key("i");
+    let same = "const bytes = (all) => Object.fromEntries([...document.querySelectorAll(all)].map((one) => [one.dataset.nodeName, one.dataset.bytes]).sort());\
+        const cards = bytes('[data-testid=node-card]'), report = bytes('[data-testid=report-node]');\
+        return Object.keys(report).length === 5 && JSON.stringify(cards) === JSON.stringify(report)";
+    page.key(" ");
+    until("the report and the cards name the same bytes", PATIENCE, || {
+        (page.run(same) == true).then_some(())
+    });
+    page.key(" ");
+    println!("report: {}", page.text("[data-testid=report]"));
+    assert_eq!(page.text("[data-testid=report-stalls]"), "0");
+}
+
+/// What the player saves is what `vstack trace replay` plays, to the same decisions.
+fn check_saved_trace(page: &Page) {
+    page.click("[data-testid=save-trace]");
+    let file = until("the trace is saved", PATIENCE, || {
+        page.attribute("[data-testid=trace-file]", "data-file")
+    });
+    let replay = Command::new(vstack())
+        .args(["trace", "replay", "--json", &file])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&replay.stdout);
+    println!("{file}: {text}");
+    assert!(replay.status.success(), "{text}");
+    let replay: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert!(
+        replay["actions"].as_u64().unwrap() > 20 && replay["parted"].is_null(),
+        "{replay}"
+    );
+}
+
+#[test]
+fn the_policy_that_was_chosen_is_in_force_after_the_next_start() {
+    let stage = Stage::new(20, |_| Vec::new());
+    stage.page.click("[data-testid=nav-settings]");
+    stage.page.click("[data-testid=policy-round-robin]");
+    let settings = stage.screen.config_file("dev.vstack.player/settings.json");
+    until("it is kept", PATIENCE, || {
+        let text = std::fs::read_to_string(&settings).ok()?;
+        text.contains("\"round-robin\"").then_some(())
+    });
+    let stage = stage.started_again();
+    stage.page.click("[data-testid=video-card] button.open");
+    stage.until_position("the time moves", |ms| ms > 1_000);
+    let chosen = stage
+        .page
+        .run("return document.querySelector('[data-testid=policy]').value");
+    assert_eq!(chosen, "round-robin");
 }
 
 #[test]
@@ -318,7 +381,7 @@ fn without_a_server_the_player_starts_its_own_cluster_and_stops_it_when_it_ends(
     assert!(ended.success(), "{ended}");
     let left: Vec<&u64> = pids
         .iter()
-        .filter(|pid| std::path::Path::new(&format!("/proc/{pid}")).exists())
+        .filter(|pid| Path::new(&format!("/proc/{pid}")).exists())
         .collect();
     assert!(left.is_empty(), "still running: {left:?}");
 }

@@ -18,8 +18,9 @@ pub struct Arguments {
     #[arg(long, value_name = "VIDEO_ID")]
     pub play: Option<VideoId>,
     /// How sources are chosen: pool (ranges of a chunk from several nodes at once), seed (whole chunks by score), or to compare with: round-robin, random, single.
-    #[arg(long, value_name = "NAME", env = "VSTACK_POLICY", default_value_t = PolicyName::default())]
-    pub policy: PolicyName,
+    /// Without it the settings decide, and without those pool.
+    #[arg(long, value_name = "NAME", env = "VSTACK_POLICY")]
+    pub policy: Option<PolicyName>,
     /// Print what plays, and where on the screen, as JSON lines.
     #[arg(long)]
     pub json: bool,

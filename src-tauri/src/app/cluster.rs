@@ -88,7 +88,8 @@ impl ClusterLink {
         }
     }
 
-    fn policy(&self) -> PolicyName {
+    /// The same.
+    pub(crate) fn policy(&self) -> PolicyName {
         *self.policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

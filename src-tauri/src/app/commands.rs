@@ -7,16 +7,19 @@
     reason = "the signature of a command is the macro's"
 )]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tauri::ipc::Channel;
-use tauri::{AppHandle, State, WebviewWindow};
+use tauri::{AppHandle, Manager as _, State, WebviewWindow};
 use tauri_plugin_dialog::DialogExt as _;
 
-use super::{VideoApp, library};
+use super::playback::{policy_name, source_policy};
+use super::{VideoApp, library, report};
 use crate::dto::{
-    ClusterState, LibraryPage, LibrarySort, NodePanel, Playback, SourcePolicy, UiError, UploadItem, VideoRect,
+    ClusterState, LibraryPage, LibrarySort, NodePanel, Playback, Report, SourcePolicy, UiError, UploadItem,
+    VideoRect,
 };
 
 /// Of the seek bar and the time beside it.
@@ -156,12 +159,58 @@ pub(super) fn hint_resume(app: State<'_, VideoApp>, position_ms: Option<f64>) {
     app.playing.hint_resume(position_ms.map(whole_ms));
 }
 
-/// For the open video at once, and for those that are opened later.
 #[tauri::command]
-pub(super) fn set_policy(app: State<'_, VideoApp>, policy: SourcePolicy) {
-    let policy = super::playback::policy_name(policy);
+pub(super) fn get_policy(app: State<'_, VideoApp>) -> SourcePolicy {
+    source_policy(app.link.policy())
+}
+
+/// For the open video at once, for those that are opened later, and for the next start.
+#[tauri::command]
+pub(super) async fn set_policy(app: State<'_, VideoApp>, policy: SourcePolicy) -> Result<(), UiError> {
+    let policy = policy_name(policy);
     app.link.set_policy(policy);
     app.playing.set_policy(policy);
+    let file = Arc::clone(&app.settings);
+    let path = file.path();
+    let kept = tokio::task::spawn_blocking(move || file.change(|settings| settings.policy = Some(policy)));
+    kept.await
+        .map_err(std::io::Error::other)
+        .flatten()
+        .map_err(|error| not_kept(&path, &error))
+}
+
+fn not_kept(file: &Path, error: &std::io::Error) -> UiError {
+    let next_step = format!("Repair or remove {}, then choose again.", file.display());
+    UiError::new(
+        "not_kept",
+        format!("It is in force now, but not kept for the next start: {error}."),
+        next_step,
+    )
+}
+
+/// `None` while no video is open.
+#[tauri::command]
+pub(super) fn get_report(app: State<'_, VideoApp>) -> Option<Report> {
+    app.playing.report().as_ref().map(report::shown)
+}
+
+/// Saves the trace of the open video's session where the user finds it: among the downloads, or, where the desktop names
+/// no such folder, beside the app's data. The path of the file.
+#[tauri::command]
+pub(super) async fn save_trace(handle: AppHandle, app: State<'_, VideoApp>) -> Result<String, UiError> {
+    let paths = handle.path();
+    let folder = paths
+        .download_dir()
+        .or_else(|_| paths.app_data_dir().map(|data| data.join("traces")));
+    let folder = folder.map_err(|error| {
+        UiError::new(
+            "no_folder",
+            format!("There is no folder for the trace: {error}."),
+            "Set HOME.",
+        )
+    })?;
+    let file = app.playing.save_trace(folder).await?;
+    Ok(file.display().to_string())
 }
 
 #[tauri::command]

@@ -12,9 +12,11 @@ mod own_cluster;
 mod panel;
 mod playback;
 mod posters;
+mod report;
 mod settings;
 mod streams;
 mod tell;
+mod traces;
 mod uploads;
 mod window;
 
@@ -35,7 +37,7 @@ use cluster::{Choice, ClusterLink};
 use panel::PanelMaker;
 use playback::NowPlaying;
 use posters::Posters;
-use settings::Settings;
+use settings::{Settings, SettingsFile};
 use streams::Streams;
 use uploads::Uploads;
 use window::WindowFlags;
@@ -52,6 +54,7 @@ struct VideoApp {
     uploads: Arc<Uploads>,
     surface: Surface,
     window: WindowFlags,
+    settings: Arc<SettingsFile>,
     /// The video that the command line asked for, until the page has taken it.
     requested: Arc<Mutex<Option<VideoId>>>,
     playback_streams: Streams,
@@ -116,7 +119,10 @@ pub fn run() -> Result<(), Box<dyn std::error::Error>> {
             commands::hint_pointer,
             commands::hint_next,
             commands::hint_resume,
+            commands::get_policy,
             commands::set_policy,
+            commands::get_report,
+            commands::save_trace,
             commands::set_fullscreen,
             commands::set_video_rect,
             commands::watch_playback,
@@ -154,13 +160,15 @@ fn start_log() {
 fn set_up(app: &mut tauri::App, arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     // Before anything is started that has to be stopped.
     exit_on_signals(app.handle().clone())?;
-    let settings = Settings::read(&app.path().app_config_dir()?);
+    let folder = app.path().app_config_dir()?;
+    let settings = Settings::read(&folder);
+    let policy = arguments.policy.or(settings.policy).unwrap_or_default();
     let choice = match arguments.metadata_url.clone().or(settings.metadata_url) {
         Some(url) => Choice::Named(url),
         None => Choice::Own(app.path().app_data_dir()?.join("cluster")),
     };
     let history = app.path().app_data_dir()?.join("nodes.json");
-    let link = ClusterLink::start(choice, arguments.policy, history);
+    let link = ClusterLink::start(choice, policy, history);
     app.manage(Arc::clone(&link));
     app.manage(Arc::new(Posters::new(Arc::clone(&link))));
     let (_, surface, window) = window::open(app)?;
@@ -168,7 +176,7 @@ fn set_up(app: &mut tauri::App, arguments: &Arguments) -> Result<(), Box<dyn std
     let uploads = Uploads::new(Arc::clone(&link));
     let (play, files): (Option<VideoId>, Vec<PathBuf>) = arguments.wishes();
     uploads.start(files);
-    let playing = NowPlaying::new(player);
+    let playing = NowPlaying::new(player, app.path().app_cache_dir()?);
     if arguments.json {
         tauri::async_runtime::spawn(tell::tell(Arc::clone(&playing), surface.clone()));
     }
@@ -178,6 +186,7 @@ fn set_up(app: &mut tauri::App, arguments: &Arguments) -> Result<(), Box<dyn std
         uploads,
         surface,
         window,
+        settings: Arc::new(SettingsFile::new(folder)),
         requested: Arc::new(Mutex::new(play)),
         playback_streams: Streams::default(),
         panel_streams: Streams::default(),

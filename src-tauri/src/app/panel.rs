@@ -11,6 +11,7 @@ use vstack_core::id::NodeId;
 use vstack_core::node::NodeHealth;
 
 use super::playback::COLOURS;
+use super::report::share_percent;
 use crate::dto::{Lane, LaneBar, LaneOutcome, LogLine, NodeCard, NodePanel, NodeStatus};
 
 /// One sample a second: the charts show the same 30 s as the download lanes.
@@ -65,6 +66,8 @@ impl PanelMaker {
     fn card(&self, node: &NodeView, session: Option<&SessionSnapshot>) -> NodeCard {
         let count =
             session.and_then(|session| session.nodes.iter().find(|count| count.node_index == node.index));
+        let bytes = count.map_or(0, |count| count.bytes);
+        let all_bytes = session.map_or(0, |session| session.nodes.iter().map(|count| count.bytes).sum());
         NodeCard {
             node_id: node.node_id.to_string(),
             name: node.name.clone(),
@@ -78,7 +81,9 @@ impl PanelMaker {
             latency_ms: node.latency_ms(),
             bandwidth_mbps: node.bandwidth_mbps(),
             success_percent: node.success_percent(),
-            chunks_served: count.map_or(0, |count| count.chunks),
+            bytes,
+            share_percent: share_percent(bytes, all_bytes),
+            chunks: count.map_or(0, |count| count.chunks),
             note: self.note(node, count),
             chart_svg: self.chart(node),
         }
@@ -187,6 +192,34 @@ mod tests {
             card.chart_svg.starts_with("<svg") && card.note.is_none(),
             "{card:?}"
         );
+    }
+
+    #[test]
+    fn a_card_tells_what_the_node_brought_and_its_share_of_all() {
+        let count = |node_index: u16, chunks: u64, bytes: u64| NodeCount {
+            node_index,
+            chunks,
+            bytes,
+            ..NodeCount::default()
+        };
+        // The pool: a node may bring a third of all bytes, and the largest part of no chunk.
+        let session = SessionSnapshot {
+            position_ms: 0,
+            buffer_ms: 0,
+            startup_ms: None,
+            stalls: 0,
+            stall_ms: 0,
+            spans: Vec::new(),
+            lanes: Vec::new(),
+            nodes: vec![count(0, 9, 2_000_000), count(6, 0, 1_000_000)],
+            log: Vec::new(),
+        };
+        let panel = PanelMaker::default().panel(&[node(NodeHealth::Healthy)], Some(&session));
+        let card = &panel.nodes[0];
+        assert_eq!((card.bytes, card.chunks), (1_000_000, 0));
+        assert!((card.share_percent - 100.0 / 3.0).abs() < 1e-9, "{card:?}");
+        let nothing = PanelMaker::default().panel(&[node(NodeHealth::Healthy)], None);
+        assert_eq!((nothing.nodes[0].bytes, nothing.nodes[0].share_percent), (0, 0.0));
     }
 
     #[test]

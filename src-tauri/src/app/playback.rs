@@ -1,13 +1,15 @@
 //! The open video: a session of the smart client on one side, the player on the other.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
-use vstack_client::{Cluster, PolicyName, Session, SpanState};
+use vstack_client::{Cluster, PolicyName, Session, SessionReport, SpanState};
 use vstack_core::id::VideoId;
 
 use super::cluster::ClusterLink;
+use super::traces::SessionTrace;
 use crate::dto::{Playback, PlaybackPhase, SourcePolicy, SourceSpan, UiError};
 use crate::player::{Feed, Player, PlayerCommand, PlayerPhase, PlayerStatus, Timeline};
 
@@ -22,6 +24,8 @@ pub(super) const COLOURS: u16 = 5;
 pub(crate) struct NowPlaying {
     player: Player,
     open: Mutex<Option<Open>>,
+    /// For traces of open sessions.
+    cache: PathBuf,
 }
 
 #[derive(Debug)]
@@ -30,14 +34,17 @@ struct Open {
     title: String,
     duration_ms: u64,
     session: Session,
+    /// `None` when it could not be begun, which the log says.
+    trace: Option<SessionTrace>,
     _viewer: DropGuard,
 }
 
 impl NowPlaying {
-    pub(crate) fn new(player: Player) -> Arc<Self> {
+    pub(crate) fn new(player: Player, cache: PathBuf) -> Arc<Self> {
         Arc::new(Self {
             player,
             open: Mutex::new(None),
+            cache,
         })
     }
 
@@ -52,7 +59,7 @@ impl NowPlaying {
         video: VideoId,
     ) -> Result<Playback, UiError> {
         let cluster = link.cluster().await?;
-        let session = cluster.open(video).await?;
+        let (session, trace) = self.open_session(&cluster, video).await?;
         let manifest = Arc::clone(session.manifest());
         if manifest.chunks.is_empty() {
             let message = "Nothing of this video has arrived yet.";
@@ -70,12 +77,30 @@ impl NowPlaying {
             title,
             duration_ms,
             session,
+            trace,
             _viewer: viewer.drop_guard(),
         };
         self.load(&open, 0);
         *self.open_video() = Some(open);
         self.snapshot(false)
             .ok_or_else(|| UiError::new("closed", "The video was closed.", "Open it again."))
+    }
+
+    /// With a trace, where one can be written: playback does not depend on it.
+    async fn open_session(
+        &self,
+        cluster: &Cluster,
+        video: VideoId,
+    ) -> Result<(Session, Option<SessionTrace>), UiError> {
+        let cache = self.cache.clone();
+        let begun = tokio::task::spawn_blocking(move || SessionTrace::begin(&cache)).await;
+        match begun.map_err(std::io::Error::other).flatten() {
+            Ok((sink, trace)) => Ok((cluster.open_traced(video, sink).await?, Some(trace))),
+            Err(error) => {
+                tracing::warn!(folder = %self.cache.display(), %error, "no trace of this session can be written");
+                Ok((cluster.open(video).await?, None))
+            }
+        }
     }
 
     fn load(&self, open: &Open, start_ms: u64) {
@@ -166,6 +191,45 @@ impl NowPlaying {
         self.open_video().as_ref().map(|open| open.session.clone())
     }
 
+    /// What the session of the open video has come to.
+    pub(crate) fn report(&self) -> Option<SessionReport> {
+        self.session().map(|session| session.report())
+    }
+
+    /// Saves the trace of the open video's session, as far as it goes now, in `folder`; the file.
+    pub(crate) async fn save_trace(&self, folder: PathBuf) -> Result<PathBuf, UiError> {
+        let (video, trace) = self.trace()?;
+        let place = folder.clone();
+        let saved = tokio::task::spawn_blocking(move || trace.save(&place, video)).await;
+        saved.map_err(std::io::Error::other).flatten().map_err(|error| {
+            UiError::new(
+                "not_saved",
+                format!("The trace cannot be saved in {}: {error}.", folder.display()),
+                "Make room there, or make the folder writable, then save it again.",
+            )
+        })
+    }
+
+    fn trace(&self) -> Result<(VideoId, SessionTrace), UiError> {
+        let open = self.open_video();
+        let open = open.as_ref().ok_or_else(|| {
+            UiError::new(
+                "closed",
+                "No video is open.",
+                "Open one: its session is traced from the beginning.",
+            )
+        })?;
+        let trace = open.trace.as_ref().and_then(|trace| trace.try_clone().ok());
+        let trace = trace.ok_or_else(|| {
+            UiError::new(
+                "no_trace",
+                "This session is not traced.",
+                format!("Make {} writable and open the video again.", self.cache.display()),
+            )
+        })?;
+        Ok((open.video, trace))
+    }
+
     /// How things are; `None` while no video is open.
     pub(crate) fn snapshot(&self, fullscreen: bool) -> Option<Playback> {
         let status = self.player.status();
@@ -227,7 +291,7 @@ pub(super) const fn policy_name(policy: SourcePolicy) -> PolicyName {
     }
 }
 
-const fn source_policy(policy: PolicyName) -> SourcePolicy {
+pub(super) const fn source_policy(policy: PolicyName) -> SourcePolicy {
     match policy {
         PolicyName::Pool => SourcePolicy::Pool,
         PolicyName::Seed => SourcePolicy::Seed,

@@ -72,6 +72,11 @@ impl Screen {
         }
     }
 
+    /// A file among the settings of the programs that are shown here.
+    pub fn config_file(&self, name: &str) -> PathBuf {
+        self.folder.join("config").join(name)
+    }
+
     /// Where the newest picture is: it stays when a test fails.
     pub fn shot_file(&self) -> PathBuf {
         std::env::temp_dir().join(format!("vstack-player-{}.png", std::process::id()))

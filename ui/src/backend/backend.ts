@@ -7,6 +7,7 @@ import type {
   LibrarySort,
   NodePanel,
   Playback,
+  Report,
   SourcePolicy,
   UiError,
   UploadItem,
@@ -60,8 +61,14 @@ export interface Backend {
   hintNext(video: { videoId: string | null }): Promise<void>;
   /** The viewer is offered to go on here in the open video; null: no longer. */
   hintResume(at: { positionMs: number | null }): Promise<void>;
-  /** Who chooses the sources of chunks, for this video at once and for later ones. */
+  /** Who chooses the sources of chunks. */
+  getPolicy(): Promise<SourcePolicy>;
+  /** For this video at once, for later ones, and for the next start. */
   setPolicy(to: { policy: SourcePolicy }): Promise<void>;
+  /** What the open video's session has come to; null while no video is open. */
+  getReport(): Promise<Report | null>;
+  /** Saves the trace of the open video's session as far as it goes now; the path of the file. */
+  saveTrace(): Promise<string>;
   setFullscreen(to: { on: boolean }): Promise<void>;
   /** Where the page leaves room for the picture; null when no video shows. */
   setVideoRect(to: { rect: VideoRect | null }): Promise<void>;

@@ -11,6 +11,7 @@ const PACE: readonly [latencyMs: number, mbps: number][] = [[18, 47], [24, 41], 
 export class FakeNode {
   status: NodeStatus = "healthy";
   chunksServed = 0;
+  bytes = 0;
   downMs = 0;
   note: string | null = null;
   private latencyMs: number;
@@ -42,7 +43,8 @@ export class FakeNode {
     if (this.samples.length > SAMPLES) this.samples.shift();
   }
 
-  card(): NodeCard {
+  /** `allBytes`: of the whole session. */
+  card(allBytes: number): NodeCard {
     const down = this.status === "down";
     return {
       node_id: `10000000-0000-4000-8000-00000000000${this.node + 1}`,
@@ -53,7 +55,9 @@ export class FakeNode {
       latency_ms: down ? null : this.latencyMs,
       bandwidth_mbps: down ? null : this.mbps,
       success_percent: down ? 71 : 100,
-      chunks_served: this.chunksServed,
+      bytes: this.bytes,
+      share_percent: allBytes > 0 ? (this.bytes / allBytes) * 100 : 0,
+      chunks: this.chunksServed,
       note: this.note,
       chart_svg: chart(this.samples, NODE_COLORS[this.node] ?? NODE_COLORS[0], `${this.name}: score over the last 30 s`),
     };

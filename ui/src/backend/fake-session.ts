@@ -1,11 +1,12 @@
 // One playback on the fake cluster: fetches chunks from the best nodes, plays them, fails over when a node dies.
 // Pure: time comes in through `advance`.
 
-import type { Lane, LaneBar, LogLine, NodePanel, Playback, SourceSpan, VideoCard } from "../generated";
+import type { Lane, LaneBar, LogLine, NodePanel, Playback, Report, SourceSpan, VideoCard } from "../generated";
 import { FakeNode } from "./fake-nodes";
 import { between, seeded } from "./fake-random";
 
 const CHUNK_MS = 4_000;
+const CHUNK_BYTES = 2_097_152;
 const TARGET_BUFFER_MS = 30_000;
 const LANES_MS = 30_000;
 const DOWNLOADS_AT_ONCE = 4;
@@ -59,7 +60,21 @@ export class FakeSession {
 
   panel(): NodePanel {
     const used = [...this.nodes].sort((a, b) => Number(a.status === "down") - Number(b.status === "down") || b.score - a.score);
-    return { nodes: used.map((node) => node.card()), lanes: this.lanes(), log: this.log };
+    return { nodes: used.map((node) => node.card(this.bytes())), lanes: this.lanes(), log: this.log };
+  }
+
+  report(): Report {
+    const { policy, startup_ms, stalls, duration_ms } = this.playback;
+    const bytes = this.bytes();
+    const down = this.nodes.find((node) => node.status === "down");
+    return {
+      policy, startup_ms, stalls, session_ms: this.nowMs, stall_ms: 0, avg_buffer_s: 28.4, p5_buffer_s: 24.1, min_buffer_s: 3.6,
+      chunks: this.chunks.size, total_chunks: Math.ceil(duration_ms / CHUNK_MS), bytes, wasted_bytes: down === undefined ? 0 : 1_310_720, hedged_bytes: 524_288,
+      requests_per_chunk: 4.2, failovers: down === undefined ? 0 : 1, hash_failures: 0,
+      nodes: this.nodes.map(({ name, node, bytes: own }) => ({ name, node, bytes: own, share_percent: bytes > 0 ? (own / bytes) * 100 : 0 })),
+      faults: down === undefined ? [] : [{ name: down.name, node: down.node, failure: "silent for 0.7 s", times: 3, detect_p50_ms: 700, detect_max_ms: 912, wasted_bytes: 1_310_720 }],
+      ahead: { bytes: 2_097_152, used_bytes: 0, wasted_bytes: 0 },
+    };
   }
 
   private play(deltaMs: number): void {
@@ -76,9 +91,21 @@ export class FakeSession {
       if (download.outcome !== "running" || download.endMs > this.nowMs) continue;
       download.outcome = "done";
       download.node.chunksServed += 1;
+      this.bring(download.node);
       this.chunks.set(download.seq, download.node.node);
     }
     this.downloads = this.downloads.filter((d) => d.outcome === "running" || d.endMs > this.nowMs - LANES_MS);
+  }
+
+  /** Most of a chunk comes from one node, the rest from the others that live. */
+  private bring(most: FakeNode): void {
+    const others = this.nodes.filter((node) => node !== most && node.status !== "down");
+    most.bytes += CHUNK_BYTES * 0.6;
+    for (const node of others) node.bytes += (CHUNK_BYTES * 0.4) / others.length;
+  }
+
+  private bytes(): number {
+    return this.nodes.reduce((sum, node) => sum + node.bytes, 0);
   }
 
   private startDownloads(): void {

@@ -1,7 +1,7 @@
 // A cluster that lives in the page: for tests, and for looking at the page without a server.
 // Time moves by `advance` only, so a test is the clock; `run` lets real time drive it.
 
-import type { ClusterState, NodePanel, Playback, UiError, UploadItem, VideoCard, VideoRect } from "../generated";
+import type { ClusterState, NodePanel, Playback, Report, SourcePolicy, UiError, UploadItem, VideoCard, VideoRect } from "../generated";
 import type { Backend, FileDrag, Stop } from "./backend";
 import { fakePage, fakePoster, fakeVideos } from "./fake-library";
 import { FakeSession } from "./fake-session";
@@ -38,6 +38,7 @@ export class FakeBackend implements Backend {
   readonly calls: string[] = [];
   /** What the page foresaw, in order. */
   readonly hints: FakeHint[] = [];
+  policy: SourcePolicy = "pool";
   rect: VideoRect | null = null;
   private readonly onCluster = new Watchers<ClusterState>();
   private readonly onUploads = new Watchers<UploadItem[]>();
@@ -100,6 +101,7 @@ export class FakeBackend implements Backend {
       const video = this.videos.find((candidate) => candidate.video_id === videoId);
       if (video === undefined) throw refusal("video_not_found", "This video is no longer in the library.", "Go back and choose another one.");
       this.session = new FakeSession(video);
+      this.session.playback.policy = this.policy;
       return { ...this.session.playback };
     });
   closeVideo = (): Promise<void> => this.answer("closeVideo", () => void (this.session = null));
@@ -110,7 +112,14 @@ export class FakeBackend implements Backend {
   hintPointer: Backend["hintPointer"] = ({ positionMs }) => this.answer("hintPointer", () => void this.hints.push({ pointer: positionMs }));
   hintNext: Backend["hintNext"] = ({ videoId }) => this.answer("hintNext", () => void this.hints.push({ next: videoId }));
   hintResume: Backend["hintResume"] = ({ positionMs }) => this.answer("hintResume", () => void this.hints.push({ resume: positionMs }));
-  setPolicy: Backend["setPolicy"] = ({ policy }) => this.change("setPolicy", (playback) => (playback.policy = policy));
+  getPolicy = (): Promise<SourcePolicy> => this.answer("getPolicy", () => this.policy);
+  setPolicy: Backend["setPolicy"] = ({ policy }) =>
+    this.answer("setPolicy", () => {
+      this.policy = policy;
+      if (this.session !== null) this.session.playback.policy = policy;
+    });
+  getReport = (): Promise<Report | null> => this.answer("getReport", () => this.session?.report() ?? null);
+  saveTrace = (): Promise<string> => this.answer("saveTrace", () => "/home/ada/Downloads/vstack-trace-2024-06-15-120400-10000000.jsonl");
   setFullscreen: Backend["setFullscreen"] = ({ on }) => this.change("setFullscreen", (playback) => (playback.fullscreen = on));
   setVideoRect: Backend["setVideoRect"] = ({ rect }) => this.answer("setVideoRect", () => void (this.rect = rect));
   watchPlayback = (watcher: (playback: Playback) => void): Stop => this.onPlayback.add(watcher);

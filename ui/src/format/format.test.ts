@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { bytes, counted, grouped, megabits, percent, speed } from "./bytes";
-import { ago, clock, shortSeconds, spoken } from "./time";
+import { ago, clock, seconds, shortSeconds, spoken } from "./time";
 
 describe("a time", () => {
   it.each([
@@ -24,6 +24,10 @@ describe("a time", () => {
     expect(shortSeconds(1_240)).toBe("1.2 s");
     expect(shortSeconds(34_100)).toBe("34 s");
     expect(shortSeconds(Number.NaN)).toBe("0.00 s");
+  });
+
+  it("in a report has one digit after the point", () => {
+    expect([28.41, 0, Number.NaN].map(seconds)).toEqual(["28.4 s", "0.0 s", "0.0 s"]);
   });
 
   it("in the past is told in the largest unit that fits", () => {

@@ -27,6 +27,11 @@ export function shortSeconds(ms: number): string {
   return `${seconds < 10 ? seconds.toFixed(seconds < 1 ? 2 : 1) : Math.round(seconds)} s`;
 }
 
+/** 28.41 -> "28.4 s": a figure of a report. */
+export function seconds(value: number): string {
+  return `${(Number.isFinite(value) && value > 0 ? value : 0).toFixed(1)} s`;
+}
+
 /** How long ago, in the largest unit that fits: "just now", "5 min ago", "3 days ago", then the date. */
 export function ago(thenMs: number, nowMs: number): string {
   const minutes = Math.floor((nowMs - thenMs) / 60_000);

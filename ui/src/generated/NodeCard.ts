@@ -12,7 +12,19 @@ name: string,
 /**
  * Colour index, 0 to 4.
  */
-node: number, status: NodeStatus, score: number, latency_ms: number | null, bandwidth_mbps: number | null, success_percent: number, chunks_served: number, note: string | null,
+node: number, status: NodeStatus, score: number, latency_ms: number | null, bandwidth_mbps: number | null, success_percent: number,
+/**
+ * Verified, of the open video's session.
+ */
+bytes: number,
+/**
+ * Of all that this session received.
+ */
+share_percent: number,
+/**
+ * That it brought alone, or the largest part of: with ranges most chunks come from several nodes.
+ */
+chunks: number, note: string | null,
 /**
  * A whole SVG document, drawn by `vstack-charts`.
  */

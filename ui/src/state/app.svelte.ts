@@ -6,6 +6,8 @@ import type { Pressed } from "./keys";
 import { Library } from "./library.svelte";
 import { Player } from "./player.svelte";
 import { Positions, shortMemory, type Keep } from "./positions";
+import { SessionReport } from "./report.svelte";
+import { Settings } from "./settings.svelte";
 import { Toasts } from "./toasts.svelte";
 import { Uploads } from "./uploads.svelte";
 
@@ -31,6 +33,8 @@ export class App {
   searchWishes = $state(0);
   readonly toasts = new Toasts();
   readonly library: Library;
+  readonly settings: Settings;
+  readonly report: SessionReport;
   readonly uploads: Uploads;
   readonly player: Player;
 
@@ -39,6 +43,8 @@ export class App {
     keep: Keep = shortMemory(),
   ) {
     this.library = new Library(backend, this.toasts);
+    this.settings = new Settings(backend, this.toasts);
+    this.report = new SessionReport(backend, this.toasts);
     this.player = new Player(backend, this.toasts, new Positions(keep), (videoId) => this.library.after(videoId));
     this.uploads = new Uploads(backend, this.toasts, (item) => {
       this.toasts.note(`“${item.file_name}” is in the library`);
@@ -85,13 +91,17 @@ export class App {
   show(view: "library" | "uploads"): void {
     const wasPlaying = this.view === "player";
     this.view = view;
-    if (wasPlaying) void this.player.close();
+    if (wasPlaying) {
+      this.report.hide();
+      void this.player.close();
+    }
     void this.library.refresh();
   }
 
   /** The keys of a list are open, a video is full screen, a video is open: Esc undoes the innermost. */
   private leave(): void {
     if (this.keysShown) this.keysShown = false;
+    else if (this.settings.shown) this.settings.hide();
     else if (this.player.playback?.fullscreen === true) void this.player.setFullscreen(false);
     else if (this.view !== "library") this.show("library");
   }
@@ -112,11 +122,13 @@ export class App {
       case "toggle-mute": return void player.toggleMute();
       case "toggle-fullscreen": return void player.setFullscreen(player.playback?.fullscreen !== true);
       case "toggle-panel": return player.togglePanel();
+      case "toggle-report": return this.report.toggle();
       case "next-video": return this.playNext();
       case "resume": return void player.resume();
       case "leave": return this.leave();
       case "search": this.searchWishes += 1; return;
       case "add-video": return void this.uploads.pick();
+      case "show-settings": return void this.settings.show();
       case "show-keys": this.keysShown = !this.keysShown; return;
       default: assertNever(action);
     }

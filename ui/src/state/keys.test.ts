@@ -18,6 +18,7 @@ describe("the table of keys", () => {
     ["f", "toggle-fullscreen"],
     ["F11", "toggle-fullscreen"],
     ["n", "toggle-panel"],
+    ["i", "toggle-report"],
     ["Escape", "leave"],
     ["Home", "to-start"],
     ["End", "to-end"],
@@ -38,6 +39,7 @@ describe("the table of keys", () => {
   it("tells keys with Ctrl apart from those without", () => {
     expect(pressed(press("o", { ctrlKey: true }), "library")?.action).toBe("add-video");
     expect(pressed(press("o"), "library")).toBeNull();
+    expect(pressed(press(",", { ctrlKey: true }), "player")?.action).toBe("show-settings");
     expect(pressed(press("f", { ctrlKey: true }), "player")).toBeNull();
     expect(pressed(press("k", { metaKey: true }), "player")).toBeNull();
   });

@@ -16,11 +16,13 @@ export type Action =
   | "toggle-mute"
   | "toggle-fullscreen"
   | "toggle-panel"
+  | "toggle-report"
   | "next-video"
   | "resume"
   | "leave"
   | "search"
   | "add-video"
+  | "show-settings"
   | "show-keys";
 
 export interface KeyBinding {
@@ -50,9 +52,11 @@ export const KEYS: readonly KeyBinding[] = [
   { action: "toggle-mute", keys: ["m"], label: "Mute or unmute", group: "Sound", scope: "player" },
   { action: "toggle-fullscreen", keys: ["f", "F11"], label: "Full screen", group: "Window", scope: "player" },
   { action: "toggle-panel", keys: ["n"], label: "Node panel", group: "Window", scope: "player" },
+  { action: "toggle-report", keys: ["i"], label: "Report of this session", group: "Window", scope: "player" },
   { action: "leave", keys: ["Escape"], label: "Leave full screen, or back to the library", group: "Window", scope: "any" },
   { action: "search", keys: ["/"], label: "Search titles", group: "Library", scope: "library" },
   { action: "add-video", keys: ["Ctrl+o"], label: "Add video", group: "Library", scope: "any" },
+  { action: "show-settings", keys: ["Ctrl+,"], label: "Settings", group: "Window", scope: "any" },
   { action: "show-keys", keys: ["?"], label: "Keyboard shortcuts", group: "Window", scope: "any" },
 ];
 
