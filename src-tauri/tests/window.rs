@@ -83,12 +83,15 @@ impl Stage {
         Self { page, ..self }
     }
 
-    /// Waits until the player's log has this text after the first `from` bytes; how long the log is then.
+    /// Waits until the player's log has this text after its first `from` bytes; where the text ends.
     fn until_logged(&self, text: &str, from: usize) -> usize {
         until(&format!("{text:?} in {}", self.log.display()), PATIENCE, || {
             let log = std::fs::read(&self.log).unwrap();
-            let fresh = String::from_utf8_lossy(log.get(from..)?).into_owned();
-            fresh.contains(text).then_some(log.len())
+            let fresh = log.get(from..)?;
+            let found = fresh
+                .windows(text.len())
+                .position(|part| part == text.as_bytes())?;
+            Some(from + found + text.len())
         })
     }
 
@@ -328,14 +331,14 @@ fn what_the_viewer_is_likely_to_watch_lies_ready_when_they_do() {
     // A chunk far outside of what is fetched for playback.
     point_at(&stage.page, 0.7, "['pointermove']");
     let asked = stage.until_logged("is fetched in advance: the pointer rests there", 0);
-    let ready = stage.until_logged("lies ready, from", asked.saturating_sub(200));
+    let ready = stage.until_logged("lies ready, from", asked);
     seek_to(&stage.page, 0.7);
     stage.until_position("the place", |ms| ms > 104_000);
     stage.until_logged("lay ready", ready);
 
     // 45 s are left.
     let asked = stage.until_logged("is fetched in advance: it comes next", ready);
-    let ready = stage.until_logged("lies ready, from", asked.saturating_sub(200));
+    let ready = stage.until_logged("lies ready, from", asked);
     stage.page.run(
         "document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'N', shiftKey: true, bubbles: true }))",
     );

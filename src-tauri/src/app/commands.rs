@@ -170,9 +170,11 @@ pub(super) async fn set_policy(app: State<'_, VideoApp>, policy: SourcePolicy) -
     let policy = policy_name(policy);
     app.link.set_policy(policy);
     app.playing.set_policy(policy);
-    let file = Arc::clone(&app.settings);
+    let (file, link) = (Arc::clone(&app.settings), Arc::clone(&app.link));
     let path = file.path();
-    let kept = tokio::task::spawn_blocking(move || file.change(|settings| settings.policy = Some(policy)));
+    // What is in force when it is written: two choices in a row may be written in any order.
+    let kept =
+        tokio::task::spawn_blocking(move || file.change(|settings| settings.policy = Some(link.policy())));
     kept.await
         .map_err(std::io::Error::other)
         .flatten()
