@@ -10,6 +10,7 @@ pub mod timeline;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -66,10 +67,13 @@ pub fn until(what: &str, within: Duration, mut condition: impl FnMut() -> bool) 
 
 /// A generated clip of 320x180, made once for all tests.
 pub fn clip(seconds: u32) -> PathBuf {
+    // Tests make it side by side, in threads as in processes, each its own: the last to finish wins.
+    static MADE: AtomicU32 = AtomicU32::new(0);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let file = folder.join(format!("clip-{seconds}.mp4"));
     if !file.exists() {
-        let own = folder.join(format!("clip-{seconds}-{}.mp4", std::process::id()));
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let own = folder.join(format!("clip-{seconds}-{}-{number}.mp4", std::process::id()));
         let mut command = vstack();
         command
             .arg("make-clip")
