@@ -22,7 +22,7 @@ mod trim;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
@@ -98,6 +98,8 @@ pub enum PlayerPhase {
 /// How things are now.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlayerStatus {
+    /// Times that a video was opened, the one that this is about included.
+    pub opened: u64,
     pub phase: PlayerPhase,
     pub position_ms: u64,
     pub duration_ms: u64,
@@ -113,6 +115,7 @@ pub struct PlayerStatus {
 impl Default for PlayerStatus {
     fn default() -> Self {
         Self {
+            opened: 0,
             phase: PlayerPhase::Idle,
             position_ms: 0,
             duration_ms: 0,
@@ -149,6 +152,8 @@ pub enum PlayerError {
 pub struct Player {
     inbox: Sender<Input>,
     status: watch::Receiver<PlayerStatus>,
+    /// Videos that it was told to open.
+    opened: AtomicU64,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -182,20 +187,32 @@ impl Player {
         Ok(Self {
             inbox,
             status: watcher,
+            opened: AtomicU64::new(0),
             thread: Some(thread),
         })
     }
 
     /// Tells the player to do something; it does so in order.
     pub fn send(&self, command: PlayerCommand) {
+        if matches!(command, PlayerCommand::Open { .. }) {
+            self.opened.fetch_add(1, Ordering::SeqCst);
+        }
         // After a shutdown there is nobody to obey, and nothing to do.
         let _ = self.inbox.send(Input::Command(command));
     }
 
-    /// The newest status.
+    /// The newest status. While a video is on its way to the player nothing is said of the one before it.
     #[must_use]
     pub fn status(&self) -> PlayerStatus {
-        self.status.borrow().clone()
+        let status = self.status.borrow().clone();
+        if status.opened == self.opened.load(Ordering::SeqCst) {
+            return status;
+        }
+        PlayerStatus {
+            volume: status.volume,
+            muted: status.muted,
+            ..PlayerStatus::default()
+        }
     }
 
     /// For those who wait for changes.

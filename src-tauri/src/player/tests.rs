@@ -15,7 +15,7 @@ use vstack_media::barcode::{Area, Picture, read_frame_number};
 use super::feed::Feed;
 use super::screen::Screen;
 use super::testing::{Clip, Supply};
-use super::{AudioOutput, Player, PlayerCommand, PlayerError, PlayerEvent, PlayerPhase};
+use super::{AudioOutput, Player, PlayerCommand, PlayerError, PlayerEvent, PlayerPhase, PlayerStatus};
 
 /// Longest wait for anything: the machine may be busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -167,6 +167,10 @@ impl Stage {
     }
 
     fn wait_for_phase(&self, phase: PlayerPhase) {
+        self.wait_for_status(&format!("{phase:?}"), |status| status.phase == phase);
+    }
+
+    fn wait_for_status(&self, what: &str, wanted: impl FnMut(&PlayerStatus) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         let mut watch = self.player.watch();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -174,11 +178,11 @@ impl Stage {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let reached = watch.wait_for(|status| status.phase == phase);
+            let reached = watch.wait_for(wanted);
             let reached = tokio::time::timeout_at(deadline.into(), reached).await;
             assert!(
                 reached.is_ok(),
-                "waited in vain for {phase:?}: {:?}",
+                "waited in vain for {what}: {:?}",
                 self.player.status()
             );
         });
@@ -192,6 +196,24 @@ fn middle_of(frame: u16) -> u64 {
 
 fn frame_at(position_ms: u64) -> u16 {
     u16::try_from(position_ms * 30 / 1000).unwrap()
+}
+
+#[test]
+fn of_a_video_that_is_on_its_way_nothing_is_said_that_was_true_of_the_one_before() {
+    let (stage, _supply) = Stage::with_clip(false);
+    stage.seek(20_000);
+    stage.wait_for_status("the place", |status| status.position_ms >= 19_000);
+    let (feed, _supply) = CLIP.feed();
+    stage.open(feed, 0, false);
+    let status = stage.player.status();
+    assert!(
+        status.position_ms < 1_000 && status.startup_ms.is_none(),
+        "{status:?}"
+    );
+    stage.expect("the first picture", |event| {
+        matches!(event, PlayerEvent::FirstFrame { .. })
+    });
+    assert!(stage.player.status().startup_ms.is_some());
 }
 
 #[test]

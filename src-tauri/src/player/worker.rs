@@ -177,6 +177,7 @@ impl Worker {
         self.status.send_modify(|status| {
             let (volume, muted) = (status.volume, status.muted);
             *status = PlayerStatus {
+                opened: status.opened + 1,
                 volume,
                 muted,
                 ..PlayerStatus::default()

@@ -39,7 +39,6 @@ export class SessionReport {
     this.saving = true;
     try {
       this.savedTo = await this.backend.saveTrace();
-      this.toasts.note(`Saved the trace: ${this.savedTo}`);
     } catch (thrown) {
       this.toasts.error(thrown);
     }
