@@ -301,6 +301,10 @@ fn line(rows: &[&Row]) -> String {
         return String::new();
     };
     let detect = rows.iter().filter_map(|row| row.detect_ms).max();
+    // Another program's requests are not seen.
+    let told = |value: f64| (first.contestant != ARIA2).then_some(value);
+    let refused = (first.contestant != ARIA2).then(|| rows.iter().map(|row| row.hash_failures).sum::<u64>());
+    let whole = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     format!(
         "| {} {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
         first.id,
@@ -315,10 +319,10 @@ fn line(rows: &[&Row]) -> String {
         shown(middle(rows, |row| Some(row.startup_bound_s())), 2),
         shown(middle(rows, |row| row.first_chunk_s), 2),
         shown(middle(rows, |row| Some(row.bound.first_chunk_s)), 2),
-        shown(middle(rows, |row| Some(row.wasted_percent)), 1),
-        shown(middle(rows, |row| Some(row.requests_per_chunk)), 1),
-        rows.iter().map(|row| row.hash_failures).sum::<u64>(),
-        detect.map_or_else(|| "-".to_owned(), |ms| ms.to_string()),
+        shown(middle(rows, |row| told(row.wasted_percent)), 1),
+        shown(middle(rows, |row| told(row.requests_per_chunk)), 1),
+        whole(refused),
+        whole(detect),
         bytes(rows),
     )
 }
