@@ -36,6 +36,7 @@ struct Asked {
 }
 
 struct Facts {
+    coded: bool,
     pool: Pool,
     records: NodeRecords,
     now: Micros,
@@ -59,14 +60,19 @@ fn shape(coded: bool, bytes: u64) -> Shape {
     }
 }
 
+fn chunk_bytes(seq: u32) -> u64 {
+    700_000 + u64::from(seq) * 10_000
+}
+
 impl Facts {
     fn new(coded: bool) -> Self {
         let spec = |seq: u32| ChunkSpec {
             start: Micros::from_ms(u64::from(seq) * CHUNK_MS),
             end: Micros::from_ms(u64::from(seq + 1) * CHUNK_MS),
-            shape: shape(coded, 700_000 + u64::from(seq) * 10_000),
+            shape: shape(coded, chunk_bytes(seq)),
         };
         Self {
+            coded,
             pool: Pool::new(PoolConfig::default(), (0..CHUNKS).map(spec).collect()),
             records: NodeRecords::default(),
             now: Micros(1),
@@ -90,7 +96,7 @@ impl Facts {
         let block = asked.map_or(0, |asked| asked.range.first + u32::from(more) % asked.range.len());
         let seq = u32::from(which) % CHUNKS;
         let at = Micros::from_ms(u64::from(which) * 100);
-        let fact = match kind % 15 {
+        let fact = match kind % 16 {
             0 => Fact::Position(at),
             1 => Fact::Seek(at),
             2 => Fact::Wanted { seq },
@@ -127,6 +133,10 @@ impl Facts {
                 right: !more.is_multiple_of(4),
             },
             13 => Fact::Supplied { seq },
+            14 => Fact::Placed {
+                seq,
+                shape: self.moved(seq, more),
+            },
             _ => Fact::Tick,
         };
         self.expect(&fact);
@@ -141,6 +151,15 @@ impl Facts {
             wakes || !self.running.is_empty() || !missing,
             "nothing runs and nobody wakes"
         );
+    }
+
+    /// The chunk's parts in another order, some of them gone; each node has what it had before.
+    fn moved(&self, seq: u32, lot: u8) -> Shape {
+        let mut shape = shape(self.coded, chunk_bytes(seq));
+        let turn = usize::from(lot) % shape.parts.len();
+        shape.parts.rotate_left(turn);
+        shape.parts.truncate(3 + usize::from(lot / 8) % 3);
+        shape
     }
 
     /// What the session that tells this would know afterwards.

@@ -46,6 +46,12 @@ impl Shape {
         self.parts.iter().map(|part| part.node)
     }
 
+    /// What `node` has of it.
+    #[must_use]
+    pub fn part_on(&self, node: NodeIndex) -> Option<Part> {
+        self.parts.iter().find(|part| part.node == node).copied()
+    }
+
     /// Blocks of each part. An empty chunk has one, so that there is something to wait for.
     #[must_use]
     pub fn blocks(&self) -> u32 {

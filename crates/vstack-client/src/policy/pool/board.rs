@@ -155,6 +155,13 @@ impl Board {
         }
     }
 
+    /// The same of a range some blocks of which have come already.
+    pub(super) fn ask_missing(&mut self, slot: u16, range: BlockRange) {
+        for block in range.blocks() {
+            self.asked[block] |= slot & !self.got[block];
+        }
+    }
+
     pub(super) fn unask(&mut self, slot: u16, range: BlockRange) {
         for block in range.blocks() {
             self.asked[block] &= !slot;
@@ -214,7 +221,7 @@ impl Board {
         found.map_or(Micros(0), |(_, until)| *until)
     }
 
-    /// The parts are elsewhere now, and are the same otherwise. Nothing is asked for any more.
+    /// The parts are elsewhere now, and are the same otherwise. What stays asked for is told again.
     pub(super) fn moved(&mut self, shape: Shape) {
         if self.shape.needed == 1 {
             // Slots of copies are places in the old list; a copy's block is the same from anywhere.

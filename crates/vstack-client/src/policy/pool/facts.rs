@@ -356,19 +356,41 @@ impl Pool {
         }
         let same_blocks =
             (chunk.spec.shape.needed, chunk.spec.shape.part_bytes) == (shape.needed, shape.part_bytes);
-        chunk.spec.shape = shape.clone();
+        let before = std::mem::replace(&mut chunk.spec.shape, shape.clone());
         chunk.tried.clear();
         chunk.bans.clear();
-        for attempt in self.attempts_at(|flight| flight.seq == seq) {
+        // What is under way at a node that still has the same part goes on.
+        let gone = self.attempts_at(|flight| {
+            let node = self.lanes[flight.lane].node;
+            let stays = same_blocks && shape.part_on(node).is_some() && shape.part_on(node) == before.part_on(node);
+            flight.seq == seq && !stays
+        });
+        for attempt in gone {
             self.cancel(attempt, CancelReason::Moved, actions);
         }
         let Some(chunk) = self.chunks.get_mut(seq as usize) else {
             return;
         };
         match &mut chunk.state {
-            State::Partial(board) if same_blocks => board.moved(shape),
+            State::Partial(board) if same_blocks => {
+                board.moved(shape);
+                self.ask_again(seq);
+            }
             State::Partial(_) => self.release(seq as usize, DropReason::Reshaped, actions),
             State::Missing | State::Finishing | State::Held => {}
+        }
+    }
+
+    /// Tells the board of a chunk that has moved what is still under way, which may fill other slots now.
+    fn ask_again(&mut self, seq: u32) {
+        let Some(board) = self.chunks.get_mut(seq as usize).and_then(Chunk::board_mut) else {
+            return;
+        };
+        for flight in self.flights.values_mut().filter(|flight| flight.seq == seq) {
+            if let Some(slot) = board.slot(self.lanes[flight.lane].node) {
+                flight.slot = slot;
+                board.ask_missing(slot, flight.range);
+            }
         }
     }
 

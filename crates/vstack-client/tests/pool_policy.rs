@@ -1,0 +1,179 @@
+//! The pooled policy, told facts one by one.
+
+use std::collections::BTreeMap;
+
+use vstack_client::policy::{
+    Action, AttemptId, BLOCK_BYTES, BlockRange, CancelReason, ChunkSpec, Fact, Micros, NodeIndex,
+    NodeRecords, Part, Piece, Pool, PoolConfig, Shape, Start,
+};
+
+/// Blocks of a chunk's part.
+const BLOCKS: u32 = 40;
+
+/// A session's side of the conversation.
+struct Told {
+    pool: Pool,
+    records: NodeRecords,
+    now: Micros,
+    running: BTreeMap<AttemptId, Start>,
+    cancelled: Vec<(NodeIndex, u32, CancelReason)>,
+    actions: Vec<Action>,
+}
+
+impl Told {
+    fn new(shape: &Shape) -> Self {
+        Self::knowing(shape, NodeRecords::default())
+    }
+
+    /// Eight chunks of this shape.
+    fn knowing(shape: &Shape, records: NodeRecords) -> Self {
+        let spec = |seq: u64| ChunkSpec {
+            start: Micros::from_ms(seq * 4_000),
+            end: Micros::from_ms((seq + 1) * 4_000),
+            shape: shape.clone(),
+        };
+        let mut told = Self {
+            pool: Pool::new(PoolConfig::default(), (0..8).map(spec).collect()),
+            records,
+            now: Micros(1),
+            running: BTreeMap::new(),
+            cancelled: Vec::new(),
+            actions: Vec::new(),
+        };
+        told.tell(Fact::Tick);
+        told
+    }
+
+    fn tell(&mut self, fact: Fact) {
+        if let Fact::Done { attempt, .. } | Fact::Failed { attempt, .. } = fact {
+            self.running.remove(&attempt);
+        }
+        self.actions = self.pool.apply(self.now, &mut self.records, fact);
+        for action in &self.actions {
+            match action {
+                Action::Start(start) => {
+                    self.running.insert(start.attempt, start.clone());
+                }
+                Action::Cancel {
+                    attempt,
+                    node,
+                    seq,
+                    why,
+                } => {
+                    self.running.remove(attempt);
+                    self.cancelled.push((*node, *seq, *why));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn at(&self, node: u16) -> Vec<Start> {
+        let there = self.running.values().filter(|start| start.node == NodeIndex(node));
+        there.cloned().collect()
+    }
+
+    fn first_at(&self, node: u16) -> Start {
+        self.at(node).first().expect("it is asked for something").clone()
+    }
+
+    /// All of a range comes, right.
+    fn deliver(&mut self, start: &Start) {
+        let range = blocks(start);
+        let (attempt, bytes) = (start.attempt, u64::from(range.len()) * BLOCK_BYTES);
+        self.tell(Fact::Progress { attempt, bytes });
+        self.tell(Fact::Verified {
+            attempt,
+            blocks: range,
+        });
+        self.tell(Fact::Done {
+            attempt,
+            bytes,
+            elapsed: Micros::from_ms(50),
+        });
+    }
+}
+
+fn blocks(start: &Start) -> BlockRange {
+    match start.piece {
+        Piece::Blocks(range) => range,
+        Piece::Chunk => unreachable!("the pool asks for blocks"),
+    }
+}
+
+fn copies(nodes: &[u16]) -> Shape {
+    let nodes = nodes.iter().copied().map(NodeIndex);
+    Shape::copies(u64::from(BLOCKS) * BLOCK_BYTES, nodes)
+}
+
+/// The nodes' shards, and which.
+fn shards(of: &[(u16, u8)]) -> Shape {
+    let part_bytes = u64::from(BLOCKS) * BLOCK_BYTES;
+    let part = |(node, shard): &(u16, u8)| Part {
+        node: NodeIndex(*node),
+        shard: Some(*shard),
+    };
+    Shape {
+        chunk_bytes: 3 * part_bytes,
+        part_bytes,
+        needed: 3,
+        parts: of.iter().map(part).collect(),
+    }
+}
+
+/// After the chunk at the playhead has moved, nothing is cancelled but what is under way at `gone`, and what comes from
+/// those who stay counts.
+fn check_move(from: &Shape, to: &Shape, gone: &[u16]) {
+    let mut told = Told::new(from);
+    let nodes: Vec<u16> = from.nodes().map(|node| node.0).collect();
+    for node in &nodes {
+        assert!(!told.at(*node).is_empty(), "node {node} is idle");
+    }
+    told.tell(Fact::Placed {
+        seq: 0,
+        shape: to.clone(),
+    });
+    let mut cancelled: Vec<u16> = told.cancelled.iter().map(|(node, ..)| node.0).collect();
+    cancelled.dedup();
+    assert_eq!(cancelled, gone);
+    assert!(told.cancelled.iter().all(|(_, seq, why)| (*seq, *why) == (0, CancelReason::Moved)));
+    let mut brought: Vec<(u16, u32)> = Vec::new();
+    let stays = |start: &&Start| start.seq == 0 && from.part_on(start.node) == to.part_on(start.node);
+    for start in told.running.clone().values().filter(stays) {
+        told.deliver(start);
+        brought.extend(blocks(start).blocks().map(|block| (start.node.0, block as u32)));
+    }
+    assert!(!brought.is_empty());
+    for start in told.running.values().filter(|start| start.seq == 0) {
+        let again = |(node, block): &(u16, u32)| {
+            let same = to.needed == 1 || *node == start.node.0;
+            same && blocks(start).blocks().contains(&(*block as usize))
+        };
+        assert!(!brought.iter().any(again), "{start:?} was brought already: {brought:?}");
+    }
+}
+
+#[test]
+fn a_copy_that_joins_or_a_list_in_another_order_cancels_nothing() {
+    check_move(&copies(&[0, 1, 2]), &copies(&[0, 1, 2, 3]), &[]);
+    check_move(&copies(&[0, 1, 2]), &copies(&[2, 3, 1, 0]), &[]);
+}
+
+#[test]
+fn a_copy_that_is_gone_costs_its_own_requests_only() {
+    check_move(&copies(&[0, 1, 2]), &copies(&[2, 0]), &[1]);
+    check_move(&copies(&[0, 1, 2]), &copies(&[3, 1]), &[0, 2]);
+}
+
+#[test]
+fn a_shard_that_has_moved_costs_the_requests_at_its_old_place_only() {
+    let five: Vec<(u16, u8)> = (0..5).map(|place| (place, place as u8)).collect();
+    let mut moved = five.clone();
+    moved[1] = (7, 1);
+    moved.reverse();
+    check_move(&shards(&five), &shards(&moved), &[1]);
+    // A node that has another shard now sends other bytes.
+    let mut swapped = five.clone();
+    (swapped[2].1, swapped[3].1) = (3, 2);
+    check_move(&shards(&five), &shards(&swapped), &[2, 3]);
+}
