@@ -22,6 +22,10 @@ pub const BACKOFF_FIRST: Micros = Micros::from_ms(1_000);
 /// A node is tried again at the latest after this time: as long as a player's breaker may stay open.
 pub const BACKOFF_MAX: Micros = Micros::from_ms(10_000);
 
+/// A node that sends so many chunks wrong, one after another, is left alone; before that only those chunks are. The same
+/// number within ten minutes makes the catalogue quarantine it.
+pub const WRONG_CHUNKS_BEFORE_REST: u32 = 3;
+
 /// When every replica of a chunk is backed off, the one that failed longest ago is asked again after this time: an
 /// outage of the client's own network must not cost more than that once it is over.
 pub const LAST_RESORT_AFTER: Micros = Micros::from_ms(2_000);
@@ -71,6 +75,9 @@ pub struct NodeRecord {
     bandwidths_mbps: VecDeque<f64>,
     successes: VecDeque<bool>,
     failures_in_row: u32,
+    /// Chunks that it sent wrong since it last delivered one.
+    #[serde(default)]
+    wrong_in_row: u32,
     backed_off_until: Micros,
     failed_at: Micros,
     unanswered: bool,
@@ -124,18 +131,26 @@ impl NodeRecord {
         let bits_per_micro = bytes as f64 * 8.0 / elapsed.0.max(1) as f64;
         push(&mut self.bandwidths_mbps, BANDWIDTH_WINDOW, bits_per_micro);
         push(&mut self.successes, SUCCESS_WINDOW, true);
-        self.failures_in_row = 0;
+        (self.failures_in_row, self.wrong_in_row) = (0, 0);
         self.backed_off_until = Micros(0);
         self.unanswered = false;
         self.last_updated = Some(now);
     }
 
+    /// One wrong chunk says nothing of the others: the node is backed off for that only when several follow each other.
+    /// Callers tell of each chunk once.
     pub fn failed(&mut self, now: Micros, failure: &Failure) {
         self.last_updated = Some(now);
         if !failure.blames_node() {
             return;
         }
         push(&mut self.successes, SUCCESS_WINDOW, false);
+        if failure.doubts_bytes() {
+            self.wrong_in_row = self.wrong_in_row.saturating_add(1);
+            if !self.is_distrusted() {
+                return;
+            }
+        }
         self.failed_at = now;
         // Requests that were under way together fail together; that is one failure of the node, not several.
         if !self.is_backed_off(now) {
@@ -175,6 +190,12 @@ impl NodeRecord {
             return 1.0;
         }
         self.successes.iter().filter(|success| **success).count() as f64 / self.successes.len() as f64
+    }
+
+    /// It has sent several chunks wrong and none right since.
+    #[must_use]
+    pub const fn is_distrusted(&self) -> bool {
+        self.wrong_in_row >= WRONG_CHUNKS_BEFORE_REST
     }
 
     #[must_use]
@@ -324,8 +345,22 @@ mod tests {
             assert!(!record.is_backed_off(now));
         }
         record.delivered(now, 1, Micros(1));
-        record.failed(now, &Failure::WrongBytes);
+        record.failed(now, &Failure::Connect);
         assert_eq!(record.backed_off_until() - now, BACKOFF_FIRST);
+    }
+
+    #[test]
+    fn a_node_is_left_alone_for_wrong_chunks_only_when_they_follow_each_other() {
+        let mut record = pinged(1);
+        let wrong = |record: &mut NodeRecord, times: usize| {
+            (0..times).for_each(|_| record.failed(NOW, &Failure::WrongBytes));
+            record.is_backed_off(NOW)
+        };
+        assert!(!wrong(&mut record, 2));
+        record.delivered(NOW, 1, Micros(1));
+        assert!(!wrong(&mut record, 2), "one was right in between");
+        assert!(wrong(&mut record, 1));
+        assert!(record.success_rate() < 0.5, "it counts in the score from the first");
     }
 
     #[test]

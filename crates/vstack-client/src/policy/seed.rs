@@ -69,6 +69,8 @@ enum State {
 struct Search {
     /// Replicas that failed in this round, and when each may be asked again although it is not over.
     tried: BTreeMap<NodeIndex, Micros>,
+    /// Nodes that sent it wrong.
+    spoilt: BTreeSet<NodeIndex>,
     /// Rounds without success.
     rounds: u32,
     /// Not before this time.
@@ -295,13 +297,16 @@ impl Seed {
         let Some(Running { seq, node }) = self.running.remove(&attempt) else {
             return;
         };
-        records.record_mut(node).failed(now, &failure);
         if failure.doubts_manifest() {
             self.ask_for_manifest(now, actions);
         }
         let Some(chunk) = self.chunks.get_mut(seq as usize) else {
             return;
         };
+        // The same chunk, wrong again, is no further fault of the node.
+        if !failure.doubts_bytes() || chunk.search.spoilt.insert(node) {
+            records.record_mut(node).failed(now, &failure);
+        }
         chunk.state = State::Missing;
         // Missing shards are missing whichever node leads: all of them were asked.
         let asked = match failure {

@@ -25,7 +25,7 @@ pub(super) struct Board {
     prefix: u32,
     /// Nodes that sent a block wrong.
     bans: BTreeSet<(NodeIndex, u32)>,
-    /// Nodes that do not have it (they said so), until then.
+    /// Nodes that do not have it (they said so), or have it wrong, until then.
     absent: Vec<(NodeIndex, Micros)>,
 }
 
@@ -213,6 +213,13 @@ impl Board {
     pub(super) fn note_absent(&mut self, node: NodeIndex, until: Micros) {
         self.absent.retain(|(absent, _)| *absent != node);
         self.absent.push((node, until));
+    }
+
+    /// Nobody's absence lasts longer than this.
+    pub(super) fn end_absences(&mut self, by: Micros) {
+        for (_, until) in &mut self.absent {
+            *until = (*until).min(by);
+        }
     }
 
     /// Until when `node` is not asked for this chunk.

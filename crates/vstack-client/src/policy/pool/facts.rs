@@ -1,16 +1,19 @@
 //! What each fact changes, before anything is decided.
 
 use super::board::Board;
+use super::watch::LAST_RESORT_AFTER;
 use super::{Chunk, Pool, State};
 use crate::policy::measure::backoff;
 use crate::policy::seed::ROUNDS_BEFORE_ERROR;
 use crate::policy::{
-    Action, AttemptId, BlockRange, CancelReason, DropReason, Fact, Failure, Micros, NodeIndex, NodeRecords,
-    Shape,
+    Action, AttemptId, BlockRange, CancelReason, DropReason, Fact, Failure, Micros, NodeIndex, NodeRecord,
+    NodeRecords, Shape,
 };
 
 /// A node that said it does not have a chunk is asked again for it after this time. Guess: longer than a manifest takes.
 const ABSENT_FOR: Micros = Micros::from_ms(4_000);
+/// A node that sent a chunk wrong is not asked for it for this time, while others can be. By then they have brought it.
+const WRONG_FOR: Micros = Micros::from_ms(10_000);
 /// The longest rest of a block that every node sent wrong.
 const PARDON_REST_MAX: Micros = Micros::from_ms(4_000);
 /// Steps of the back-off for wrong bytes, and for any other failure (R9, R6).
@@ -254,10 +257,13 @@ impl Pool {
         let Some(flight) = self.land(attempt) else { return };
         let lane = &mut self.lanes[flight.lane];
         let node = lane.node;
-        records.record_mut(node).failed(now, failure);
-        if failure.blames_node() {
+        if failure.doubts_bytes() {
+            self.spoilt(now, records, flight.lane, flight.seq, failure, actions);
+        } else if failure.blames_node() {
             lane.failed(now, FAILURE_STEPS);
+            records.record_mut(node).failed(now, failure);
         } else {
+            records.record_mut(node).failed(now, failure);
             let chunk = self.chunks.get_mut(flight.seq as usize);
             if let Some(board) = chunk.and_then(Chunk::board_mut) {
                 board.note_absent(node, now + ABSENT_FOR);
@@ -317,17 +323,51 @@ impl Pool {
         };
         let node = self.lanes[flight.lane].node;
         let seq = flight.seq;
-        records.record_mut(node).failed(now, &Failure::WrongBytes);
         actions.push(Action::Blame { node, seq, block });
         if let Some(board) = self.chunks.get_mut(seq as usize).and_then(Chunk::board_mut) {
             board.blame(node, flight.slot, block);
         }
-        self.lanes[flight.lane].failed(now, DISTRUST_STEPS);
-        for other in self.lanes[flight.lane].flights.clone() {
-            self.cancel(other, CancelReason::Distrusted, actions);
-        }
+        self.spoilt(now, records, flight.lane, seq, &Failure::WrongBytes, actions);
         self.note_failure(now, seq, node, Failure::WrongBytes, actions);
         self.pardon_when_banned_out(now, seq, block, actions);
+    }
+
+    /// A node sent something of a chunk wrong: it is left alone with this chunk, and with all when that happens again and
+    /// again (R9 blames the node at once; but a disk rots in places, and its other chunks are as good as before).
+    fn spoilt(
+        &mut self,
+        now: Micros,
+        records: &mut NodeRecords,
+        lane: usize,
+        seq: u32,
+        failure: &Failure,
+        actions: &mut Vec<Action>,
+    ) {
+        let node = self.lanes[lane].node;
+        let others = self.others_could(now, lane, seq);
+        let Some(chunk) = self.chunks.get_mut(seq as usize) else {
+            return;
+        };
+        if chunk.spoilt.insert(node) {
+            records.record_mut(node).failed(now, failure);
+        }
+        if let Some(board) = chunk.board_mut() {
+            board.note_absent(node, now + WRONG_FOR);
+            if !others {
+                board.end_absences(now + LAST_RESORT_AFTER);
+            }
+        }
+        self.lanes[lane].doubted(now);
+        let distrusted = records.record(node).is_some_and(NodeRecord::is_distrusted);
+        if distrusted {
+            self.lanes[lane].failed(now, DISTRUST_STEPS);
+        }
+        for other in self.lanes[lane].flights.clone() {
+            let is_same = self.flights.get(&other).is_some_and(|flight| flight.seq == seq);
+            if distrusted || is_same {
+                self.cancel(other, CancelReason::Distrusted, actions);
+            }
+        }
     }
 
     /// Every node sent this block wrong. They rest, and then all may be asked again: one may have repaired itself.
@@ -359,6 +399,7 @@ impl Pool {
         let before = std::mem::replace(&mut chunk.spec.shape, shape.clone());
         chunk.tried.clear();
         chunk.bans.clear();
+        chunk.spoilt.clear();
         // What is under way at a node that still has the same part goes on.
         let gone = self.attempts_at(|flight| {
             let node = self.lanes[flight.lane].node;

@@ -211,6 +211,12 @@ impl Lane {
         }
     }
 
+    /// It sent a chunk wrong: another one is asked for with care.
+    pub(super) const fn doubted(&mut self, now: Micros) {
+        self.last_end_at = now;
+        self.ramp = 1;
+    }
+
     /// Too slow for its plan (R7): what it did last is believed at once, and it starts small again.
     pub(super) fn overdue(&mut self, now: Micros, live: f64) {
         self.fast = self.fast.min(live);

@@ -114,6 +114,8 @@ struct Chunk {
     state: State,
     /// Bans that outlive the blocks.
     bans: BTreeSet<(NodeIndex, u32)>,
+    /// Nodes that sent something of it wrong.
+    spoilt: BTreeSet<NodeIndex>,
     /// Nodes that failed since the last block came.
     tried: BTreeSet<NodeIndex>,
     /// Times that all of them failed.
@@ -219,6 +221,7 @@ impl Pool {
             spec,
             state: State::Missing,
             bans: BTreeSet::new(),
+            spoilt: BTreeSet::new(),
             tried: BTreeSet::new(),
             rounds: 0,
             last: None,

@@ -141,13 +141,14 @@ impl Pool {
         }
     }
 
-    /// Whether another node has this chunk and does not rest: taking a range back from the only one gains nothing.
-    fn others_could(&self, now: Micros, index: usize, seq: u32) -> bool {
+    /// Whether other nodes have this chunk and do not rest: taking a range back from the only one gains nothing.
+    pub(super) fn others_could(&self, now: Micros, index: usize, seq: u32) -> bool {
         let Some(board) = self.chunks.get(seq as usize).and_then(Chunk::board) else {
             return true;
         };
         let well = self.lanes.iter().enumerate().filter(|(other, lane)| {
-            *other != index && lane.rest_until <= now && board.slot(lane.node).is_some()
+            let serves = board.slot(lane.node).is_some() && board.absent_until(lane.node) <= now;
+            *other != index && lane.rest_until <= now && serves
         });
         well.count() >= usize::from(board.shape.needed)
     }
