@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use vstack_client::policy::{
     Action, AttemptId, BLOCK_BYTES, BlockRange, CancelReason, ChunkSpec, Fact, Micros, NodeIndex,
-    NodeRecords, Part, Piece, Pool, PoolConfig, Shape, Start,
+    NodeRecords, Part, Piece, Pool, PoolConfig, Prior, Shape, Start,
 };
 
 /// Blocks of a chunk's part.
@@ -176,4 +176,91 @@ fn a_shard_that_has_moved_costs_the_requests_at_its_old_place_only() {
     let mut swapped = five.clone();
     (swapped[2].1, swapped[3].1) = (3, 2);
     check_move(&shards(&five), &shards(&swapped), &[2, 3]);
+}
+
+/// Node 0 sends the first block of chunk `seq` wrong that it is asked for.
+fn spoil(told: &mut Told, seq: u32) {
+    let start = told.at(0).into_iter().find(|start| start.seq == seq);
+    let start = start.unwrap_or_else(|| panic!("node 0 is asked for chunk {seq}"));
+    told.tell(Fact::Progress {
+        attempt: start.attempt,
+        bytes: BLOCK_BYTES,
+    });
+    told.tell(Fact::BadBlock {
+        attempt: start.attempt,
+        block: blocks(&start).first,
+    });
+}
+
+#[test]
+fn a_node_with_one_rotten_chunk_goes_on_with_the_others() {
+    let mut told = Told::new(&copies(&[0, 1, 2]));
+    spoil(&mut told, 0);
+    assert!(told.at(0).iter().all(|start| start.seq != 0), "{:?}", told.at(0));
+    assert!(!told.at(0).is_empty(), "it is asked for later chunks at once");
+    // Nor is it asked for more of that chunk while others bring it.
+    for _ in 0..40 {
+        told.now = told.now + Micros::from_ms(50);
+        for start in told.running.clone().into_values() {
+            told.deliver(&start);
+        }
+        assert!(told.at(0).iter().all(|start| start.seq != 0), "{:?}", told.at(0));
+    }
+}
+
+#[test]
+fn a_node_whose_chunks_are_wrong_one_after_another_is_left_alone_with_all() {
+    let mut told = Told::new(&copies(&[0, 1, 2]));
+    spoil(&mut told, 0);
+    let second = told.first_at(0).seq;
+    spoil(&mut told, second);
+    let third = told.first_at(0).seq;
+    assert!(second != 0 && third != second, "{second}, {third}");
+    spoil(&mut told, third);
+    assert!(told.at(0).is_empty(), "{:?}", told.at(0));
+    let rests_until = told.now + Micros::from_ms(3_900);
+    while told.now < rests_until {
+        told.now = told.now + Micros::from_ms(50);
+        for start in told.running.clone().into_values() {
+            told.deliver(&start);
+        }
+        assert!(told.at(0).is_empty(), "{:?}", told.at(0));
+    }
+}
+
+#[test]
+fn the_only_node_that_is_left_is_asked_again_soon_after_a_wrong_block() {
+    let mut told = Told::new(&copies(&[0]));
+    spoil(&mut told, 0);
+    let until = told.now + Micros::from_ms(2_500);
+    while told.at(0).iter().all(|start| start.seq != 0) {
+        told.now = told.now + Micros::from_ms(50);
+        told.tell(Fact::Tick);
+        assert!(told.now < until, "it is given up");
+    }
+}
+
+#[test]
+fn a_node_that_was_slow_to_answer_before_leaves_the_first_blocks_to_others() {
+    let first_block_at = |slow: Option<u16>| {
+        let mut records = NodeRecords::default();
+        for node in 0..3 {
+            let record = records.record_mut(NodeIndex(node));
+            record.ping_answered(Micros(0), Micros::from_ms(20));
+            let first_byte = Micros::from_ms(if Some(node) == slow { 600 } else { 20 });
+            record.remember(
+                Micros(0),
+                Prior {
+                    bytes_per_sec: 1e6,
+                    first_byte,
+                    age: Micros(0),
+                },
+            );
+        }
+        let told = Told::knowing(&copies(&[0, 1, 2]), records);
+        let first = told.running.values().min_by_key(|start| (start.seq, blocks(start).first));
+        first.expect("something is asked for").node.0
+    };
+    assert_eq!(first_block_at(None), 0);
+    assert_eq!(first_block_at(Some(0)), 1);
 }

@@ -52,6 +52,8 @@ pub(super) struct Lane {
     window_busy: Micros,
     advanced_at: Micros,
     first_byte_sec: Option<f64>,
+    /// What an earlier session measured of that, and how much it counts.
+    remembered_first_byte: Option<(f64, f64)>,
     ping_sec: Option<f64>,
     cold: f64,
 }
@@ -75,6 +77,7 @@ impl Lane {
             window_busy: Micros(0),
             advanced_at: now,
             first_byte_sec: None,
+            remembered_first_byte: None,
             ping_sec: None,
             cold: 0.0,
         };
@@ -82,6 +85,7 @@ impl Lane {
         if let Some(prior) = record.and_then(|record| record.prior(now)) {
             let weight = prior.weight();
             lane.cold = lane.cold * (1.0 - weight) + prior.bytes_per_sec * weight;
+            lane.remembered_first_byte = Some((prior.first_byte.0 as f64 / 1e6, weight));
             if weight >= TRUSTED_PRIOR {
                 lane.ramp = TRUSTED_RAMP_BLOCKS;
             }
@@ -123,10 +127,11 @@ impl Lane {
         }
     }
 
-    /// From a new request to its first byte, seconds: a lane that has brought nothing yet connects first.
+    /// From a new request to its first byte, seconds: a lane that has brought nothing yet connects first, and a node that
+    /// was slow to answer before (its disk, not its path) is expected to be so again.
     pub(super) fn setup_sec(&self) -> f64 {
         if self.windows == 0 && self.first_byte_sec.is_none() {
-            2.0 * self.round_trip_sec()
+            self.round_trip_sec() + self.delay_sec().max(self.round_trip_sec())
         } else {
             self.round_trip_sec()
         }
@@ -138,7 +143,11 @@ impl Lane {
 
     /// From a request to its first byte, seconds.
     pub(super) fn delay_sec(&self) -> f64 {
-        self.first_byte_sec.or(self.ping_sec).unwrap_or(UNKNOWN_DELAY_SEC)
+        self.first_byte_sec.unwrap_or_else(|| {
+            let ping_sec = self.ping_sec.unwrap_or(UNKNOWN_DELAY_SEC);
+            let (remembered, weight) = self.remembered_first_byte.unwrap_or((0.0, 0.0));
+            ping_sec * (1.0 - weight) + remembered * weight
+        })
     }
 
     /// One round trip, seconds: the ping's if there is one.
@@ -295,6 +304,26 @@ mod tests {
         }
         lane.delivered(now);
         assert_eq!((lane.failures, lane.ramp), (0, 2));
+    }
+
+    #[test]
+    fn a_node_that_was_slow_to_answer_before_is_expected_to_be_so_as_long_as_that_is_fresh() {
+        let setup_at = |first_byte_ms, age_ms| {
+            let mut record = NodeRecord::default();
+            record.ping_answered(Micros(0), Micros::from_ms(20));
+            let prior = Prior {
+                bytes_per_sec: 4_000_000.0,
+                first_byte: Micros::from_ms(first_byte_ms),
+                age: Micros::from_ms(age_ms),
+            };
+            record.remember(Micros(0), prior);
+            (Lane::new(Micros(0), NodeIndex(0), Some(&record)).setup_sec() * 1_000.0).round()
+        };
+        assert_eq!(setup_at(400, 0), 420.0);
+        assert_eq!(setup_at(400, 600_000), 230.0);
+        assert_eq!(setup_at(400, 36_000_000), 40.0);
+        // Connecting and asking take a round trip each, whatever is remembered.
+        assert_eq!(setup_at(1, 0), 40.0);
     }
 
     #[test]
