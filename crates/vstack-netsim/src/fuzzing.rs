@@ -37,6 +37,7 @@ struct Asked {
 
 struct Facts {
     coded: bool,
+    leaving: bool,
     pool: Pool,
     records: NodeRecords,
     now: Micros,
@@ -73,6 +74,7 @@ impl Facts {
         };
         Self {
             coded,
+            leaving: false,
             pool: Pool::new(PoolConfig::default(), (0..CHUNKS).map(spec).collect()),
             records: NodeRecords::default(),
             now: Micros(1),
@@ -96,7 +98,7 @@ impl Facts {
         let block = asked.map_or(0, |asked| asked.range.first + u32::from(more) % asked.range.len());
         let seq = u32::from(which) % CHUNKS;
         let at = Micros::from_ms(u64::from(which) * 100);
-        let fact = match kind % 16 {
+        let fact = match kind % 17 {
             0 => Fact::Position(at),
             1 => Fact::Seek(at),
             2 => Fact::Wanted { seq },
@@ -137,6 +139,7 @@ impl Facts {
                 seq,
                 shape: self.moved(seq, more),
             },
+            15 => Fact::Leaving(more % 2 == 1),
             _ => Fact::Tick,
         };
         self.expect(&fact);
@@ -146,7 +149,8 @@ impl Facts {
             self.check(action);
         }
         assert_eq!(self.pool.running_count(), self.running.len());
-        let missing = !self.pool.reaches_end() && self.pool.level() < Micros::from_ms(10_000);
+        // A policy that leaves begins nothing.
+        let missing = !self.leaving && !self.pool.reaches_end() && self.pool.level() < Micros::from_ms(10_000);
         assert!(
             wakes || !self.running.is_empty() || !missing,
             "nothing runs and nobody wakes"
@@ -184,6 +188,7 @@ impl Facts {
                     self.stored.retain(|(stored, ..)| stored != seq);
                 }
             }
+            Fact::Leaving(leaving) => self.leaving = *leaving,
             _ => {}
         }
     }

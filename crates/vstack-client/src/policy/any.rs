@@ -43,7 +43,8 @@ impl Policy {
     }
 
     /// Another policy takes over where this one is: what is whole stays, what is under way is cancelled, and blocks of
-    /// unfinished chunks are given up. The caller applies the actions, and then a [`Fact::Tick`].
+    /// unfinished chunks are given up. A caller that tells [`Fact::Leaving`] before, and waits until nothing
+    /// [has begun](Self::has_begun), loses none. It applies the actions, and then a [`Fact::Tick`].
     pub fn switch(&mut self, config: PolicyConfig) -> Vec<Action> {
         let handover = match self {
             Self::Seed(seed) => seed.hand_over(),
@@ -68,6 +69,15 @@ impl Policy {
             PolicyConfig::Pool(config) => Self::Pool(Pool::resume(config, handover)),
         };
         actions
+    }
+
+    /// Whether verified blocks of chunks that playback needs would be given up by a switch now.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        match self {
+            Self::Seed(_) => false,
+            Self::Pool(pool) => pool.has_begun(),
+        }
     }
 
     /// Time ahead of the playhead that may be played.

@@ -187,6 +187,9 @@ pub enum Fact {
     },
     /// Reading the manifest again has ended, well or not.
     ManifestRead,
+    /// Another policy is to take over (true): nothing is begun that can wait, and what has begun comes to its end. With
+    /// false it goes on.
+    Leaving(bool),
 }
 
 /// What to do about it.

@@ -202,6 +202,8 @@ impl Seed {
             Fact::Failed { attempt, failure } => self.failed(now, records, attempt, failure, &mut actions),
             Fact::Placed { seq, shape } => self.placed(now, seq, shape),
             Fact::ManifestRead => self.reading_manifest = false,
+            // What is under way here is unverified until its end: nothing to wait for.
+            Fact::Leaving(_) => {}
         }
         self.cancel_outside_window(&mut actions);
         self.drop_played(&mut actions);

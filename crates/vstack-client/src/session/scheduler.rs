@@ -54,6 +54,11 @@ impl Scheduler {
         }
     }
 
+    /// Verified blocks would be lost if another policy took over now.
+    pub(super) fn has_begun(&self) -> bool {
+        self.policy.has_begun()
+    }
+
     pub(super) const fn position(&self) -> Micros {
         self.policy.position()
     }

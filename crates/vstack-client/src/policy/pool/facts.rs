@@ -77,6 +77,7 @@ impl Pool {
             Fact::Failed { attempt, failure } => self.failed(now, records, attempt, &failure, actions),
             Fact::Placed { seq, shape } => self.placed(seq, shape, actions),
             Fact::ManifestRead => self.reading_manifest = false,
+            Fact::Leaving(leaving) => self.leaving = leaving,
         }
         true
     }

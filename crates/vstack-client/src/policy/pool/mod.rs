@@ -199,6 +199,8 @@ pub struct Pool {
     moved_from: Option<(Micros, Micros)>,
     starved: bool,
     filling: bool,
+    /// Another policy is to take over.
+    leaving: bool,
     wanted: BTreeSet<u32>,
     next_attempt: u64,
     manifest_read_at: Option<Micros>,
@@ -236,6 +238,7 @@ impl Pool {
             moved_from: None,
             starved: true,
             filling: true,
+            leaving: false,
             wanted: BTreeSet::new(),
             next_attempt: 0,
             manifest_read_at: None,
@@ -390,6 +393,26 @@ impl Pool {
     #[must_use]
     pub fn running_count(&self) -> usize {
         self.flights.len()
+    }
+
+    /// Whether there are chunks that a policy which takes over would lose verified blocks of.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        let begun = |index: usize| self.chunks[index].is_unfinished() && self.is_begun(index);
+        self.needed().any(begun)
+    }
+
+    /// Blocks of it have come or are under way.
+    fn is_begun(&self, index: usize) -> bool {
+        let flies = || self.flights.values().any(|flight| flight.seq as usize == index);
+        self.chunks[index].board().is_some_and(|board| !board.is_untouched()) || flies()
+    }
+
+    /// Chunks that playback is near or somebody waits for, the one that is needed first in front.
+    fn needed(&self) -> impl Iterator<Item = usize> + '_ {
+        let wanted = self.wanted.iter().map(|seq| *seq as usize);
+        let wanted = wanted.filter(|index| *index < self.chunks.len());
+        wanted.chain(self.window().filter(|index| !self.is_wanted(*index)))
     }
 
     /// Chunks that are whole.

@@ -47,10 +47,15 @@ enum Pacing {
 impl Pool {
     /// Chunks to fetch, the one that is needed first in front.
     pub(super) fn candidates(&self) -> impl Iterator<Item = usize> + '_ {
-        let window = if self.filling { self.window() } else { 0..0 };
-        let wanted = self.wanted.iter().map(|seq| *seq as usize);
-        let wanted = wanted.filter(|index| *index < self.chunks.len());
-        wanted.chain(window.filter(|index| !self.is_wanted(*index)))
+        let waits = |index: usize| self.is_wanted(index) || self.starved && index == self.first();
+        self.needed().filter(move |index| {
+            let index = *index;
+            if self.leaving {
+                waits(index) || self.is_begun(index)
+            } else {
+                self.filling || self.is_wanted(index)
+            }
+        })
     }
 
     pub(super) fn assign(&mut self, now: Micros, records: &NodeRecords, actions: &mut Vec<Action>) {
@@ -447,7 +452,7 @@ impl Pool {
     fn pacing(&self, now: Micros) -> Pacing {
         debug_assert!(self.credit_at <= now, "time went back");
         let hurries = self.starved || !self.wanted.is_empty() || self.reserve() < self.config.pace_above;
-        if self.config.pace <= 0.0 || hurries {
+        if self.config.pace <= 0.0 || hurries || self.leaving {
             Pacing::Off
         } else if self.credit > 0.0 {
             Pacing::Earned

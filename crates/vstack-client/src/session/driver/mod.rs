@@ -37,6 +37,10 @@ use ahead::Ahead;
 use attempts::Flight;
 use ranges::Joined;
 
+/// A policy that is to leave may bring the chunks that it has begun to their end as long as blocks of them come at least
+/// this often. Guess: the slowest lane that is worth waiting for brings 64 KiB in that time.
+const LEAVES_WITHIN: Micros = Micros::from_ms(5_000);
+
 /// How often an open video's manifest is read again, so that copies on nodes that have joined are used before the old ones
 /// are gone. Guess: a rebalance lasts minutes, and reading a kept manifest costs the catalogue next to nothing.
 const MANIFEST_PERIOD: Duration = Duration::from_secs(60);
@@ -64,8 +68,12 @@ pub(super) struct Driver {
     starved: bool,
     manifests: JoinSet<Result<Manifest, ApiError>>,
     wake_at: Option<Micros>,
-    /// The policy that is to take over when playback allows it.
+    /// The policy that is to take over when nothing verified is lost by it.
     wished: Option<PolicyName>,
+    /// The one that decides was told so then.
+    leaving_since: Option<Micros>,
+    /// A verified block came last.
+    last_block_at: Micros,
     ahead: Ahead,
 }
 
@@ -98,6 +106,8 @@ impl Driver {
             manifests: JoinSet::new(),
             wake_at: None,
             wished: None,
+            leaving_since: None,
+            last_block_at: Micros(0),
             ahead,
         }
     }
@@ -185,16 +195,19 @@ impl Driver {
         self.note_level(now);
     }
 
-    /// Lets the policy take over that was wished for. Not while playback runs on the beginning of a chunk whose blocks the
-    /// change would give up: it would stop until all of that chunk has come again.
+    /// Lets the policy take over that was wished for, once the one before has brought to its end what it has begun.
     fn change_policy(&mut self) {
         let Some(to) = self.wished else { return };
         let from = self.scheduler.name();
-        if from != to && !self.starved && self.shared.lock().plays_from_prefix() {
+        if from != to && !self.may_leave() {
             return;
         }
         self.wished = None;
+        let was_leaving = self.leaving_since.take().is_some();
         if from == to {
+            if was_leaving {
+                self.apply(Fact::Leaving(false), None);
+            }
             return;
         }
         let now = self.cluster.clock.now();
@@ -212,6 +225,22 @@ impl Driver {
         state.journal.policy_changed(now, from, to);
         drop(state);
         self.apply(Fact::Tick, None);
+    }
+
+    /// Whether no verified block that playback needs would be given up, or none has come for too long. Never while playback
+    /// runs on the beginning of a chunk: it would stop until all of that has come again.
+    fn may_leave(&mut self) -> bool {
+        if !self.scheduler.has_begun() {
+            return true;
+        }
+        let now = self.cluster.clock.now();
+        if self.leaving_since.is_none() {
+            self.leaving_since = Some(now);
+            self.apply(Fact::Leaving(true), None);
+        }
+        let since = self.leaving_since.unwrap_or(now).max(self.last_block_at);
+        let plays_from_prefix = !self.starved && self.shared.lock().plays_from_prefix();
+        !plays_from_prefix && (now - since >= LEAVES_WITHIN || !self.scheduler.has_begun())
     }
 
     fn note_level(&mut self, now: Micros) {

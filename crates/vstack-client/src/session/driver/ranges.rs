@@ -48,6 +48,7 @@ impl Driver {
         let Some(flight) = self.flights.get_mut(&attempt) else {
             return;
         };
+        self.last_block_at = self.cluster.clock.now();
         let length = bytes.len() as u64;
         flight.verified_bytes += length;
         let node = NodeIndex(flight.node.index);
