@@ -1,6 +1,6 @@
 //! A client's view of one cluster: the catalogue, the nodes and their measurements, shared by all its sessions.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -232,7 +232,8 @@ impl Cluster {
     /// One chunk outside any session (a poster, an init segment): verified, from the best node that delivers it.
     ///
     /// # Errors
-    /// Every replica failed in several rounds.
+    /// At once when so many of its nodes do not have it, or have it wrong, that the others are too few; else when every
+    /// replica failed in several rounds.
     pub async fn fetch_verified(&self, part: &ManifestChunk) -> Result<Bytes, ClientError> {
         let source = Source::of(part, &mut self.shared.nodes())?;
         let single = Single::new(&self.shared, source, Arc::default());
@@ -252,6 +253,8 @@ pub(crate) struct Single<'a> {
     received: Arc<AtomicU64>,
     seed: Seed,
     last: Option<Failure>,
+    /// Nodes that have answered and cannot bring it.
+    ruled_out: BTreeSet<NodeIndex>,
 }
 
 impl<'a> Single<'a> {
@@ -267,6 +270,7 @@ impl<'a> Single<'a> {
             received,
             seed: Seed::new(shared.config.seed(shared.policy()), vec![spec]),
             last: None,
+            ruled_out: BTreeSet::new(),
         }
     }
 
@@ -285,6 +289,10 @@ impl<'a> Single<'a> {
                                 failure,
                             })
                             .into();
+                        // Several rounds are for nodes that may bring it the next time.
+                        if self.is_hopeless() {
+                            return Err(self.unobtainable());
+                        }
                     }
                 },
                 Some(Action::WakeAt(at)) => {
@@ -323,8 +331,18 @@ impl<'a> Single<'a> {
         {
             let node_id = self.shared.nodes().node_ref(node).node_id;
             self.shared.complain(self.source.chunk_id, node_id, failure);
+            if failure.is_final() {
+                self.ruled_out.insert(node);
+            }
         }
         bytes
+    }
+
+    /// So many nodes do not have it, or have it wrong, that the others are too few.
+    fn is_hopeless(&self) -> bool {
+        let shape = self.source.shape();
+        let left = shape.nodes().filter(|node| !self.ruled_out.contains(node));
+        left.count() < usize::from(shape.needed)
     }
 
     fn unobtainable(&self) -> ClientError {

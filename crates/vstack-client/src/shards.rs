@@ -89,6 +89,7 @@ impl Gathering<'_> {
                 part.shard.and_then(|shard| shards.get_mut(usize::from(shard))),
             ) {
                 (Ok(bytes), Some(slot)) => {
+                    self.cluster.nodes().records.record_mut(part.node).sent_right();
                     count += usize::from(slot.replace(bytes).is_none());
                     if count == DATA_SHARDS {
                         return Ok(shards);

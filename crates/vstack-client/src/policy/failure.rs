@@ -66,6 +66,12 @@ impl Failure {
         }
     }
 
+    /// Whether the node has answered, and will not bring it however often it is asked: it does not have it, or has it wrong.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::NotFound) || self.doubts_bytes()
+    }
+
     /// Whether the manifest may be older than the placement.
     #[must_use]
     pub const fn doubts_manifest(&self) -> bool {

@@ -159,6 +159,11 @@ impl NodeRecord {
         }
     }
 
+    /// What it sent just now is right, as one of several that an attempt needed.
+    pub const fn sent_right(&mut self) {
+        self.wrong_in_row = 0;
+    }
+
     /// `bandwidth_mbps x success_rate / (1 + latency_ms x 0.1)`; 0 while no ping was answered.
     #[must_use]
     pub fn score(&self) -> f64 {
