@@ -69,7 +69,10 @@ impl Told {
     }
 
     fn at(&self, node: u16) -> Vec<Start> {
-        let there = self.running.values().filter(|start| start.node == NodeIndex(node));
+        let there = self
+            .running
+            .values()
+            .filter(|start| start.node == NodeIndex(node));
         there.cloned().collect()
     }
 
@@ -136,7 +139,11 @@ fn check_move(from: &Shape, to: &Shape, gone: &[u16]) {
     let mut cancelled: Vec<u16> = told.cancelled.iter().map(|(node, ..)| node.0).collect();
     cancelled.dedup();
     assert_eq!(cancelled, gone);
-    assert!(told.cancelled.iter().all(|(_, seq, why)| (*seq, *why) == (0, CancelReason::Moved)));
+    assert!(
+        told.cancelled
+            .iter()
+            .all(|(_, seq, why)| (*seq, *why) == (0, CancelReason::Moved))
+    );
     let mut brought: Vec<(u16, u32)> = Vec::new();
     let stays = |start: &&Start| start.seq == 0 && from.part_on(start.node) == to.part_on(start.node);
     for start in told.running.clone().values().filter(stays) {
@@ -149,7 +156,10 @@ fn check_move(from: &Shape, to: &Shape, gone: &[u16]) {
             let same = to.needed == 1 || *node == start.node.0;
             same && blocks(start).blocks().contains(&(*block as usize))
         };
-        assert!(!brought.iter().any(again), "{start:?} was brought already: {brought:?}");
+        assert!(
+            !brought.iter().any(again),
+            "{start:?} was brought already: {brought:?}"
+        );
     }
 }
 
@@ -258,7 +268,10 @@ fn a_node_that_was_slow_to_answer_before_leaves_the_first_blocks_to_others() {
             );
         }
         let told = Told::knowing(&copies(&[0, 1, 2]), records);
-        let first = told.running.values().min_by_key(|start| (start.seq, blocks(start).first));
+        let first = told
+            .running
+            .values()
+            .min_by_key(|start| (start.seq, blocks(start).first));
         first.expect("something is asked for").node.0
     };
     assert_eq!(first_block_at(None), 0);

@@ -108,6 +108,25 @@ pub enum Redundancy {
     },
 }
 
+impl Redundancy {
+    /// Coded into these parts, all of them shards, any `data_shards` of which are enough.
+    #[must_use]
+    pub fn coded(data_shards: u8, parity_shards: u8, parts: &[ManifestPart]) -> Self {
+        let shard = |part: &ManifestPart| {
+            Some(ManifestShard {
+                index: part.shard?,
+                node_url: part.node_url.clone(),
+                checksum: part.checksum,
+            })
+        };
+        Self::Erasure {
+            data_shards,
+            parity_shards,
+            shards: parts.iter().filter_map(shard).collect(),
+        }
+    }
+}
+
 /// One shard of an erasure-coded chunk as a plain client sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestShard {

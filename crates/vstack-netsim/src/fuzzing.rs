@@ -150,7 +150,8 @@ impl Facts {
         }
         assert_eq!(self.pool.running_count(), self.running.len());
         // A policy that leaves begins nothing.
-        let missing = !self.leaving && !self.pool.reaches_end() && self.pool.level() < Micros::from_ms(10_000);
+        let missing =
+            !self.leaving && !self.pool.reaches_end() && self.pool.level() < Micros::from_ms(10_000);
         assert!(
             wakes || !self.running.is_empty() || !missing,
             "nothing runs and nobody wakes"

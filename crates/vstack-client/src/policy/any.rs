@@ -71,7 +71,7 @@ impl Policy {
         actions
     }
 
-    /// Whether verified blocks of chunks that playback needs would be given up by a switch now.
+    /// Whether chunks that playback needs have begun to come block by block: a switch now would give them up.
     #[must_use]
     pub fn has_begun(&self) -> bool {
         match self {

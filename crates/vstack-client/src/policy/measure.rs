@@ -365,7 +365,10 @@ mod tests {
         record.delivered(NOW, 1, Micros(1));
         assert!(!wrong(&mut record, 2), "one was right in between");
         assert!(wrong(&mut record, 1));
-        assert!(record.success_rate() < 0.5, "it counts in the score from the first");
+        assert!(
+            record.success_rate() < 0.5,
+            "it counts in the score from the first"
+        );
     }
 
     #[test]

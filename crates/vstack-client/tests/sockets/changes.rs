@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::support::{Behaviour, DEADLINE, Footage, TestCluster, told, until};
 use tokio::time::timeout;
+use vstack_client::policy::{CancelReason, DropReason};
 use vstack_client::{EventKind, HeadlessOptions, Pace, PolicyName, Session, headless};
 use vstack_emulator::Profile;
 
@@ -64,6 +65,23 @@ fn times_whole(told: &[EventKind]) -> BTreeMap<u32, u32> {
     times
 }
 
+/// What a change of policies cost of what had been verified block by block, or was on its way to be.
+fn given_up(told: &[EventKind]) -> Vec<&EventKind> {
+    let mut ranges = false;
+    let mut given_up = Vec::new();
+    for kind in told {
+        match kind {
+            EventKind::Requested { blocks, .. } => ranges = blocks.is_some(),
+            EventKind::Dropped { why, .. } if *why == DropReason::PolicyChanged => given_up.push(kind),
+            EventKind::Cancelled { why, .. } if ranges && *why == CancelReason::PolicyChanged => {
+                given_up.push(kind);
+            }
+            _ => {}
+        }
+    }
+    given_up
+}
+
 /// Whether requests were for whole chunks, after the change to `policy`; all of one kind.
 fn asks_for_whole(told: &[EventKind], policy: PolicyName) -> Option<bool> {
     let changed = |kind: &&EventKind| matches!(kind, EventKind::PolicyChanged { to, .. } if *to == policy);
@@ -114,6 +132,7 @@ async fn every_policy_takes_over_from_the_one_before_and_nobody_notices() {
     assert_eq!((report.policy, report.policy_changes), (PolicyName::Seed, 7));
     let told = told(&mut events);
     assert_eq!(times_whole(&told), (0..50).map(|seq| (seq, 1)).collect());
+    assert_eq!(given_up(&told), Vec::<&EventKind>::new());
     assert_eq!(asks_for_whole(&told, PolicyName::Single), Some(true));
     assert_eq!(asks_for_whole(&told, PolicyName::Pool), Some(false));
 }
@@ -150,6 +169,56 @@ async fn a_change_waits_for_the_chunk_that_is_played_from_its_beginning() {
     let changed = place(&|kind| matches!(kind, EventKind::PolicyChanged { .. }));
     assert!(picture < whole && whole < changed, "{told:?}");
     assert_eq!(times_whole(&told), (0..3).map(|seq| (seq, 1)).collect());
+}
+
+#[tokio::test]
+async fn a_pool_that_brings_nothing_more_is_not_waited_for_long() {
+    let footage = Footage {
+        chunks: 3,
+        chunk_bytes: 1_500_000,
+        fragments: 8,
+    };
+    let cluster = TestCluster::behind(PATHS, 2, footage, |_| vec![0, 1]).await;
+    let session = open(&cluster, PolicyName::Pool).await;
+    let mut events = session.events();
+    until("blocks come", || session.report().bytes > 200_000).await;
+    cluster.nodes.iter().for_each(|node| node.set(Behaviour::Mute));
+    session.set_policy(PolicyName::Seed);
+    until("it decides", || session.policy() == PolicyName::Seed).await;
+    assert!(
+        !given_up(&told(&mut events)).is_empty(),
+        "a part of a chunk is given up"
+    );
+    cluster.nodes.iter().for_each(|node| node.set(Behaviour::Serve));
+    let bytes = timeout(DEADLINE, session.chunk(0)).await.expect("in time");
+    assert!(bytes.expect("it can be had") == cluster.media(0));
+}
+
+#[tokio::test]
+async fn a_wish_that_is_taken_back_changes_nothing() {
+    let footage = Footage {
+        chunks: 3,
+        chunk_bytes: 1_500_000,
+        fragments: 8,
+    };
+    let cluster = TestCluster::behind(PATHS, 2, footage, |_| vec![0, 1]).await;
+    let session = open(&cluster, PolicyName::Pool).await;
+    let mut events = session.events();
+    let playing = tokio::spawn({
+        let session = session.clone();
+        async move { headless::play_session(&session, HeadlessOptions::default()).await }
+    });
+    until("blocks come", || session.report().bytes > 200_000).await;
+    session.set_policy(PolicyName::Seed);
+    session.set_policy(PolicyName::Pool);
+    timeout(DEADLINE, playing)
+        .await
+        .expect("in time")
+        .expect("no panic")
+        .expect("it plays");
+    let report = session.report();
+    assert_eq!((report.policy_changes, report.complete), (0, true), "{report:?}");
+    assert_eq!(given_up(&told(&mut events)), Vec::<&EventKind>::new());
 }
 
 #[tokio::test]

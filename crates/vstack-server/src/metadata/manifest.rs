@@ -15,8 +15,7 @@ use vstack_core::digest::Sha256Digest;
 use vstack_core::id::{ChunkKind, NodeId, VideoId};
 use vstack_core::limits::{CHUNK_NOMINAL_BYTES, CHUNK_TARGET_MS};
 use vstack_core::manifest::{
-    InitSegment, Manifest, ManifestChunk, ManifestPart, ManifestPlacement, ManifestShard, Redundancy,
-    ms_to_seconds,
+    InitSegment, Manifest, ManifestChunk, ManifestPart, ManifestPlacement, Redundancy, ms_to_seconds,
 };
 use vstack_core::node::NodeHealth;
 use vstack_core::placement::Scheme;
@@ -205,24 +204,9 @@ impl Maker<'_> {
 }
 
 fn redundancy(scheme: Scheme, parts: &[ManifestPart]) -> Redundancy {
-    let shard = |part: &ManifestPart| {
-        let (index, node_url, checksum) = (part.shard?, part.node_url.clone(), part.checksum);
-        Some(ManifestShard {
-            index,
-            node_url,
-            checksum,
-        })
-    };
     let (data_shards, parity_shards) = ERASURE_SHARDS;
     match scheme {
         Scheme::Replicated => Redundancy::Replicated,
-        Scheme::Erasure => {
-            let shards = parts.iter().filter_map(shard).collect();
-            Redundancy::Erasure {
-                data_shards,
-                parity_shards,
-                shards,
-            }
-        }
+        Scheme::Erasure => Redundancy::coded(data_shards, parity_shards, parts),
     }
 }

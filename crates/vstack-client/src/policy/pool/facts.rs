@@ -404,7 +404,8 @@ impl Pool {
         // What is under way at a node that still has the same part goes on.
         let gone = self.attempts_at(|flight| {
             let node = self.lanes[flight.lane].node;
-            let stays = same_blocks && shape.part_on(node).is_some() && shape.part_on(node) == before.part_on(node);
+            let stays =
+                same_blocks && shape.part_on(node).is_some() && shape.part_on(node) == before.part_on(node);
             flight.seq == seq && !stays
         });
         for attempt in gone {

@@ -395,17 +395,24 @@ impl Pool {
         self.flights.len()
     }
 
-    /// Whether there are chunks that a policy which takes over would lose verified blocks of.
+    /// Whether playback needs chunks that have begun to come and are not whole and checked yet.
     #[must_use]
     pub fn has_begun(&self) -> bool {
-        let begun = |index: usize| self.chunks[index].is_unfinished() && self.is_begun(index);
+        let begun = |index: usize| match self.chunks[index].state {
+            State::Missing | State::Partial(_) => self.is_begun(index),
+            State::Finishing => true,
+            State::Held => false,
+        };
         self.needed().any(begun)
     }
 
     /// Blocks of it have come or are under way.
     fn is_begun(&self, index: usize) -> bool {
         let flies = || self.flights.values().any(|flight| flight.seq as usize == index);
-        self.chunks[index].board().is_some_and(|board| !board.is_untouched()) || flies()
+        self.chunks[index]
+            .board()
+            .is_some_and(|board| !board.is_untouched())
+            || flies()
     }
 
     /// Chunks that playback is near or somebody waits for, the one that is needed first in front.
