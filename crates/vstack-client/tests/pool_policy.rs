@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use vstack_client::policy::{
-    Action, AttemptId, BLOCK_BYTES, BlockRange, CancelReason, ChunkSpec, Fact, Micros, NodeIndex,
+    Action, AttemptId, BLOCK_BYTES, BlockRange, CancelReason, ChunkSpec, Fact, Failure, Micros, NodeIndex,
     NodeRecords, Part, Piece, Pool, PoolConfig, Prior, Shape, Start,
 };
 
@@ -247,6 +247,33 @@ fn the_only_node_that_is_left_is_asked_again_soon_after_a_wrong_block() {
         told.now = told.now + Micros::from_ms(50);
         told.tell(Fact::Tick);
         assert!(told.now < until, "it is given up");
+    }
+}
+
+#[test]
+fn a_node_with_a_wrong_chunk_is_asked_for_it_soon_when_the_others_fail() {
+    let mut told = Told::new(&copies(&[0, 1]));
+    spoil(&mut told, 0);
+    for start in told.at(1) {
+        told.tell(Fact::Failed {
+            attempt: start.attempt,
+            failure: Failure::Connect,
+        });
+    }
+    let until = told.now + Micros::from_ms(2_500);
+    while told.at(0).iter().all(|start| start.seq != 0) {
+        told.now = told.now + Micros::from_ms(50);
+        for start in told.at(0).into_iter().filter(|start| start.seq != 0) {
+            told.deliver(&start);
+        }
+        for start in told.at(1) {
+            told.tell(Fact::Failed {
+                attempt: start.attempt,
+                failure: Failure::Connect,
+            });
+        }
+        told.tell(Fact::Tick);
+        assert!(told.now < until, "nobody is asked for chunk 0");
     }
 }
 

@@ -215,9 +215,9 @@ impl Board {
         self.absent.push((node, until));
     }
 
-    /// Nobody's absence lasts longer than this.
-    pub(super) fn end_absences(&mut self, by: Micros) {
-        for (_, until) in &mut self.absent {
+    /// The absence of these ends then at the latest.
+    pub(super) fn end_absences(&mut self, of: &BTreeSet<NodeIndex>, by: Micros) {
+        for (_, until) in self.absent.iter_mut().filter(|(node, _)| of.contains(node)) {
             *until = (*until).min(by);
         }
     }

@@ -297,6 +297,28 @@ impl Pool {
         if left < usize::from(chunk.spec.shape.needed) {
             self.next_round(now, seq, actions);
         }
+        self.end_grudges(now, seq);
+    }
+
+    /// Those who sent something of a chunk wrong are asked again soon when the others are too few.
+    fn end_grudges(&mut self, now: Micros, seq: u32) {
+        let rests = |node: NodeIndex| {
+            let lane = self.lanes.iter().find(|lane| lane.node == node);
+            lane.is_some_and(|lane| lane.rest_until > now)
+        };
+        let Some(chunk) = self.chunks.get(seq as usize) else {
+            return;
+        };
+        let Some(board) = chunk.board() else { return };
+        let well = board.shape.nodes();
+        let well = well.filter(|node| board.absent_until(*node) <= now && !rests(*node));
+        if well.count() >= usize::from(board.shape.needed) {
+            return;
+        }
+        let spoilt = chunk.spoilt.clone();
+        if let Some(board) = self.chunks.get_mut(seq as usize).and_then(Chunk::board_mut) {
+            board.end_absences(&spoilt, now + LAST_RESORT_AFTER);
+        }
     }
 
     pub(super) fn next_round(&mut self, now: Micros, seq: u32, actions: &mut Vec<Action>) {
@@ -345,7 +367,6 @@ impl Pool {
         actions: &mut Vec<Action>,
     ) {
         let node = self.lanes[lane].node;
-        let others = self.others_could(now, lane, seq);
         let Some(chunk) = self.chunks.get_mut(seq as usize) else {
             return;
         };
@@ -354,9 +375,6 @@ impl Pool {
         }
         if let Some(board) = chunk.board_mut() {
             board.note_absent(node, now + WRONG_FOR);
-            if !others {
-                board.end_absences(now + LAST_RESORT_AFTER);
-            }
         }
         self.lanes[lane].doubted(now);
         let distrusted = records.record(node).is_some_and(NodeRecord::is_distrusted);

@@ -142,7 +142,7 @@ impl Pool {
     }
 
     /// Whether other nodes have this chunk and do not rest: taking a range back from the only one gains nothing.
-    pub(super) fn others_could(&self, now: Micros, index: usize, seq: u32) -> bool {
+    fn others_could(&self, now: Micros, index: usize, seq: u32) -> bool {
         let Some(board) = self.chunks.get(seq as usize).and_then(Chunk::board) else {
             return true;
         };
