@@ -135,19 +135,26 @@ impl Gateway {
             .map_err(|error| refusal(&error))
     }
 
-    /// The chunk, verified. When it is not where the kept manifest says, the manifest is read again once.
+    /// The chunk, verified. When it is not where the kept manifest says, the manifest is read again, and the nodes are asked
+    /// again only if that names others.
     async fn read(&self, id: ChunkId) -> Answer<(ManifestChunk, Bytes)> {
         let cluster = self.cluster().await?;
+        let mut failed = None;
         if let Some(manifest) = self.kept(id.video())
             && let Some(chunk) = find(&manifest, id)
-            && let Ok(bytes) = cluster.fetch_verified(chunk).await
         {
-            return Ok((chunk.clone(), bytes));
+            match cluster.fetch_verified(chunk).await {
+                Ok(bytes) => return Ok((chunk.clone(), bytes)),
+                Err(error) => failed = Some((chunk.placement.clone(), error)),
+            }
         }
         let manifest = cluster.catalogue().manifest(id.video()).await?;
         let manifest = self.keep(manifest);
         let chunk = find(&manifest, id)
             .ok_or_else(|| refuse(ErrorCode::ChunkNotFound, format!("{id} is not in the manifest")))?;
+        if let Some((_, error)) = failed.filter(|(placement, _)| *placement == chunk.placement) {
+            return Err(refusal(&error));
+        }
         let bytes = cluster
             .fetch_verified(chunk)
             .await

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vstack_api::ErrorCode;
 use vstack_api::redundancy::{BalanceState, PartWord, RedundancyChoice};
@@ -240,7 +240,7 @@ async fn a_rotten_part_that_a_reader_complains_of_is_healed_within_seconds() {
         "the bytes are there"
     );
     cluster.catalogue.suspect(chunk, id).await.unwrap();
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     until("the chunk has three good parts", async || {
         let status = cluster.catalogue.redundancy_status().await.unwrap();
         good_nodes(&cluster, chunk).await.len() == 3 && status.repair.finished_total > 0
@@ -300,7 +300,7 @@ async fn holder(cluster: &Cluster, chunk: ChunkId) -> usize {
 }
 
 /// Within 5 s of its being found.
-async fn check_healed_at_once(cluster: &Cluster, chunk: ChunkId, since: std::time::Instant) {
+async fn check_healed_at_once(cluster: &Cluster, chunk: ChunkId, since: Instant) {
     until("the chunk has three good parts", async || {
         let status = cluster.catalogue.redundancy_status().await.unwrap();
         good_nodes(cluster, chunk).await.len() == 3 && status.repair.finished_total > 0
@@ -328,7 +328,7 @@ async fn what_the_scrub_finds_damaged_is_healed_though_nobody_reads_it() {
         health.corrupt_count > 0 && !health.scrub.findings.is_empty()
     })
     .await;
-    check_healed_at_once(&cluster, chunk, std::time::Instant::now()).await;
+    check_healed_at_once(&cluster, chunk, Instant::now()).await;
     cluster.stop().await;
 }
 
@@ -343,7 +343,7 @@ async fn what_a_plain_reader_finds_damaged_is_healed_though_it_does_not_complain
     let url = format!("{}/chunk/{chunk}", cluster.nodes[victim].url);
     let answer = cluster.http.get(url).send().await.unwrap();
     assert_eq!(code(answer).await, ErrorCode::ChunkCorrupt);
-    check_healed_at_once(&cluster, chunk, std::time::Instant::now()).await;
+    check_healed_at_once(&cluster, chunk, Instant::now()).await;
     cluster.stop().await;
 }
 
@@ -499,4 +499,31 @@ async fn parts_are_moved_to_a_new_node_as_they_are_and_listeners_hear_of_it() {
         .unwrap();
     let folder = cluster.stop().await;
     assert_eq!(check(&folder.path().join("metadata")).unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gateway_asks_once_for_what_cannot_be_had_and_says_so_at_once() {
+    let cluster = Cluster::start(3).await;
+    let video = cluster.active_video("clip", 1).await;
+    let gateway = start_gateway(&cluster).await;
+    let chunk = cluster.catalogue.manifest(video).await.unwrap().chunks.remove(0);
+    for part in &chunk.placement.parts {
+        let order = DeleteOrder::signed(&key().grant_key(), chunk.chunk_id, part.ballot, part.node_id);
+        let number = cluster
+            .nodes
+            .iter()
+            .position(|node| node.node_id == Some(part.node_id));
+        cluster.storage(number.unwrap()).delete(&order).await.unwrap();
+    }
+    let begin = Instant::now();
+    let url = format!("{}/chunk/{}", gateway.url, chunk.chunk_id);
+    // The second time it has a manifest of its own, which it reads again.
+    for _ in 0..2 {
+        let answer = cluster.http.get(&url).send().await.unwrap();
+        assert_eq!(code(answer).await, ErrorCode::Unavailable);
+    }
+    // A second round would begin a second after the first, and a third two seconds later.
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    gateway.stop().await;
+    cluster.stop().await;
 }
