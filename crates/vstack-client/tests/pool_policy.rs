@@ -144,17 +144,17 @@ fn check_move(from: &Shape, to: &Shape, gone: &[u16]) {
             .iter()
             .all(|(_, seq, why)| (*seq, *why) == (0, CancelReason::Moved))
     );
-    let mut brought: Vec<(u16, u32)> = Vec::new();
+    let mut brought: Vec<(u16, usize)> = Vec::new();
     let stays = |start: &&Start| start.seq == 0 && from.part_on(start.node) == to.part_on(start.node);
     for start in told.running.clone().values().filter(stays) {
         told.deliver(start);
-        brought.extend(blocks(start).blocks().map(|block| (start.node.0, block as u32)));
+        brought.extend(blocks(start).blocks().map(|block| (start.node.0, block)));
     }
     assert!(!brought.is_empty());
     for start in told.running.values().filter(|start| start.seq == 0) {
-        let again = |(node, block): &(u16, u32)| {
+        let again = |(node, block): &(u16, usize)| {
             let same = to.needed == 1 || *node == start.node.0;
-            same && blocks(start).blocks().contains(&(*block as usize))
+            same && blocks(start).blocks().contains(block)
         };
         assert!(
             !brought.iter().any(again),
@@ -177,7 +177,7 @@ fn a_copy_that_is_gone_costs_its_own_requests_only() {
 
 #[test]
 fn a_shard_that_has_moved_costs_the_requests_at_its_old_place_only() {
-    let five: Vec<(u16, u8)> = (0..5).map(|place| (place, place as u8)).collect();
+    let five: Vec<(u16, u8)> = (0..5).map(|shard| (u16::from(shard), shard)).collect();
     let mut moved = five.clone();
     moved[1] = (7, 1);
     moved.reverse();
@@ -191,7 +191,7 @@ fn a_shard_that_has_moved_costs_the_requests_at_its_old_place_only() {
 /// Node 0 sends the first block of chunk `seq` wrong that it is asked for.
 fn spoil(told: &mut Told, seq: u32) {
     let start = told.at(0).into_iter().find(|start| start.seq == seq);
-    let start = start.unwrap_or_else(|| panic!("node 0 is asked for chunk {seq}"));
+    let start = start.expect("node 0 is asked for this chunk");
     told.tell(Fact::Progress {
         attempt: start.attempt,
         bytes: BLOCK_BYTES,
