@@ -192,8 +192,13 @@ impl Lane {
         self.last_byte_at = now;
     }
 
+    /// An answer began so long after its request. The first of all had to connect before, which takes a round trip.
     pub(super) fn first_byte(&mut self, delay: Micros) {
-        let sample = delay.0 as f64 / 1e6;
+        let delay = delay.0 as f64 / 1e6;
+        let sample = match self.ping_sec {
+            Some(ping_sec) if self.first_byte_sec.is_none() => (delay - ping_sec).max(ping_sec.min(delay)),
+            _ => delay,
+        };
         self.first_byte_sec = Some(match self.first_byte_sec {
             None => sample,
             Some(mean) => 0.7 * mean + 0.3 * sample,

@@ -15,8 +15,11 @@ const LATE_SEC: f64 = 0.1;
 /// A hedge pays when the range would otherwise take this many times as long, and this much more (R8).
 const HEDGE_FACTOR: f64 = 1.5;
 const HEDGE_SEC: f64 = 0.05;
+const HEDGE_SEC_WHILE_STARVED: f64 = 0.02;
 /// Ranges are this much shorter while playback waits.
 const SPAN_WHILE_STARVED: f64 = 0.2;
+/// Blocks of the second request of a lane that nothing is known of, while playback waits.
+const SECOND_COLD_BLOCKS: u32 = 2;
 /// A range that brought nothing for this long is hedged as a whole.
 const QUIET_SEC: f64 = 0.3;
 /// Silence longer than this lowers what a lane is expected to bring.
@@ -116,11 +119,14 @@ impl Pool {
         };
         // R8b: near starvation what is needed first comes before work for later, even if it is asked for already.
         let gate = self.gate();
-        let is_later = |next: Choice| {
+        let is_later = |next: &Choice| {
             let beyond = gate.is_some_and(|(index, row)| next.index == index && next.range.first >= row);
             next.index != urgent || beyond
         };
-        let hedge_first = panics && next.is_some_and(is_later);
+        let waits = next.as_ref().is_some_and(is_later);
+        let hedge_first = panics && waits;
+        // On the way to the start, later work would take bandwidth from what playback waits for at the same node.
+        let next = next.filter(|_| !(waits && self.serves_gate(lane)));
         let may_hedge = self.lanes[lane].failures == 0 && self.lanes[lane].flights.is_empty();
         if next.is_none() || hedge_first {
             let near = if hedge_first { 1 } else { 2 };
@@ -171,6 +177,7 @@ impl Pool {
 
     /// The first run of open blocks that this lane should take.
     fn next_run(&mut self, now: Micros, lane: usize, unfinished: &[usize]) -> Option<Choice> {
+        let gate = self.gate();
         for index in unfinished.iter().copied() {
             let node = self.lanes[lane].node;
             let longest = self.longest_range(lane);
@@ -187,6 +194,7 @@ impl Pool {
             let Some(range) = board.open_run(node, slot, longest, skip) else {
                 continue;
             };
+            let range = within_gate(range, gate.filter(|(gated, _)| *gated == index));
             if let Some(range) = self.guarded(now, lane, index, range) {
                 return Some(Choice {
                     index,
@@ -209,7 +217,13 @@ impl Pool {
         let span_sec = self.config.span.0 as f64 / 1e6 * if self.starved { SPAN_WHILE_STARVED } else { 1.0 };
         let blocks = (lane.rate() * span_sec / BLOCK_BYTES as f64).round();
         let most = f64::from(self.config.max_range_blocks.max(1));
-        whole(blocks.clamp(1.0, most)).min(lane.ramp)
+        // Two requests of equal length would end at the same time, and the node would be idle for a round trip.
+        let ramp = if self.starved && lane.ramp == 1 && lane.flights.len() == 1 {
+            SECOND_COLD_BLOCKS
+        } else {
+            lane.ramp
+        };
+        whole(blocks.clamp(1.0, most)).min(ramp)
     }
 
     /// While playback waits, a lane whose first byte is far off takes rows that the others will reach only by then. None
@@ -242,6 +256,19 @@ impl Pool {
             return 0;
         }
         whole(bytes / block / f64::from(board.shape.needed))
+    }
+
+    /// Whether a lane is bringing something of what playback waits for.
+    fn serves_gate(&self, lane: usize) -> bool {
+        let Some((index, row)) = self.gate() else {
+            return false;
+        };
+        let is_open = self.chunks[index]
+            .board()
+            .is_some_and(|board| board.prefix() < row);
+        let flights = self.lanes[lane].flights.iter();
+        let mut flights = flights.filter_map(|attempt| self.flights.get(attempt));
+        is_open && flights.any(|flight| flight.seq as usize == index && flight.range.first < row)
     }
 
     fn has_open(&mut self, index: usize) -> bool {
@@ -360,7 +387,12 @@ impl Pool {
         let bytes = board.shape.bytes_of(range) as f64;
         let mine = own.delay_sec() + (self.outstanding(lane) + bytes) / own.rate();
         let in_time = self.slack_sec(index, range.first) > 2.0 * eta && self.reserve() >= self.config.urgent;
-        (eta > HEDGE_FACTOR * mine + HEDGE_SEC && !in_time).then_some(Choice {
+        let more = if self.starved {
+            HEDGE_SEC_WHILE_STARVED
+        } else {
+            HEDGE_SEC
+        };
+        (eta > HEDGE_FACTOR * mine + more && !in_time).then_some(Choice {
             index,
             slot,
             range,
@@ -459,6 +491,17 @@ impl Pool {
         } else {
             Pacing::Waits
         }
+    }
+}
+
+/// A range that begins before the start gate ends there, so that nothing behind it shares the lane.
+fn within_gate(range: BlockRange, gate: Option<(usize, u32)>) -> BlockRange {
+    match gate {
+        Some((_, row)) if range.first < row => BlockRange {
+            end: range.end.min(row),
+            ..range
+        },
+        _ => range,
     }
 }
 
