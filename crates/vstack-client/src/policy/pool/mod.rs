@@ -12,11 +12,13 @@
 //! of a node only delays it or moves it back, and among the nodes that have a missing block, the best one is never made to
 //! wait for the others (`schedule`, the guard's `max`).
 //!
-//! `lane` measures, `board` keeps a chunk's blocks, `schedule` chooses ranges, `watch` takes them back. Left out: choosing
+//! `lane` measures, `board` keeps a chunk's blocks, `schedule` chooses ranges, `watch` takes them back, `gate` says from where
+//! playback may begin. Left out: choosing
 //! nodes by what they say of their load, which was not better in any scenario than measuring them.
 
 mod board;
 mod facts;
+mod gate;
 mod lane;
 mod schedule;
 mod watch;
@@ -548,48 +550,6 @@ impl Pool {
             self.filling = on;
             actions.push(Action::Refill { on, level });
         }
-    }
-
-    /// The start gate (R10), and how far playback may go within a chunk that is still coming.
-    fn tell_prefix(&mut self, actions: &mut Vec<Action>) {
-        let (next, _) = self.whole_until();
-        let (Some(chunk), Ok(seq)) = (self.chunks.get(next), u32::try_from(next)) else {
-            return;
-        };
-        // Where one chunk ends and the next is not whole, playback would stop although it could go on.
-        let is_near = next == self.first()
-            || !self.starved && self.until_played(chunk.spec.start) <= self.config.prefix_ahead;
-        let Some(board) = chunk.board().filter(|_| is_near) else {
-            return;
-        };
-        let bytes = board.shape.prefix_bytes(board.prefix());
-        let told = self.ready.filter(|(ready, _)| *ready == seq);
-        let is_news = told.map_or(bytes > 0, |(_, before)| bytes > before);
-        let goes_on = told.is_some() && !self.starved;
-        if is_news && (goes_on || !self.starved || self.may_begin(chunk, bytes)) {
-            self.ready = Some((seq, bytes));
-            actions.push(Action::PrefixReady { seq, bytes });
-        }
-    }
-
-    /// While playback waits: the chunk that it waits for, and the block before which its start gate lies.
-    fn gate(&self) -> Option<(usize, u32)> {
-        let first = self.first();
-        let chunk = self.chunks.get(first).filter(|_| self.starved)?;
-        let bytes = self.played_bytes(chunk) + self.config.prefix_bytes as f64;
-        let row = f64::from(chunk.spec.shape.needed) * super::BLOCK_BYTES as f64;
-        Some((first, schedule::whole((bytes / row).ceil())))
-    }
-
-    /// Bytes of the chunk at the playhead that lie behind it.
-    fn played_bytes(&self, chunk: &Chunk) -> f64 {
-        (self.position - chunk.spec.start).0 as f64 / 1e6 * chunk.byte_rate()
-    }
-
-    fn may_begin(&self, chunk: &Chunk, prefix_bytes: u64) -> bool {
-        let enough = prefix_bytes as f64 >= self.played_bytes(chunk) + self.config.prefix_bytes as f64;
-        let flow: f64 = self.lanes.iter().map(Lane::live_rate).sum();
-        enough && flow >= self.config.prefix_rate * chunk.byte_rate()
     }
 
     fn ask_for_manifest(&mut self, now: Micros, actions: &mut Vec<Action>) {
