@@ -24,9 +24,13 @@ fn pid_of(dev: &Dev, role: &str) -> u32 {
     u32::try_from(found["pid"].as_u64().unwrap()).unwrap()
 }
 
-/// The counters of the one uploader, and of the metadata role.
+/// The counters of the one uploader, and of the metadata role. After a restart it first has to hear of the uploader.
 fn consensus(dev: &Dev) -> (Value, Value) {
-    let mut counts = dev.ask(&["status", "--consensus"]).succeeded();
+    let mut counts = Value::Null;
+    until("the uploader is known", Duration::from_secs(30), || {
+        counts = dev.ask(&["status", "--consensus"]).succeeded();
+        counts["proposers"][0].is_object()
+    });
     (counts["proposers"][0].take(), counts["catalogue"].take())
 }
 

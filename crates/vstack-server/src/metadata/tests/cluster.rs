@@ -87,9 +87,26 @@ impl Cluster {
         Self::start_configured(nodes, |config| MetadataConfig { redundancy, ..config }).await
     }
 
+    /// A cluster whose nodes neither scrub nor compact: what a test does to their files stays as it is until it is read.
+    pub(super) async fn start_without_upkeep(nodes: usize) -> Self {
+        let idle = |config| StorageConfig {
+            upkeep: false,
+            ..config
+        };
+        Self::start_of(nodes, |config| config, idle).await
+    }
+
     pub(super) async fn start_configured(
         nodes: usize,
         configure: impl FnOnce(MetadataConfig) -> MetadataConfig,
+    ) -> Self {
+        Self::start_of(nodes, configure, |config| config).await
+    }
+
+    async fn start_of(
+        nodes: usize,
+        configure: impl FnOnce(MetadataConfig) -> MetadataConfig,
+        configure_node: impl Fn(StorageConfig) -> StorageConfig,
     ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let clock = Clock::default();
@@ -105,8 +122,8 @@ impl Cluster {
             folder,
         };
         for number in 0..nodes {
-            let node = start_node(cluster.folder.path(), number, &cluster.metadata.url).await;
-            cluster.nodes.push(node);
+            let config = node_config(cluster.folder.path(), number, &cluster.metadata.url);
+            cluster.nodes.push(started(configure_node(config)).await);
         }
         cluster.until_healthy(nodes).await;
         cluster
