@@ -30,7 +30,16 @@ pub(crate) fn quick(project: &Project, tally: &mut Tally) -> Result<()> {
     let mut fmt = project.cargo();
     fmt.args(["fmt", "--all", "--check"]);
     program(tally, "cargo fmt --check", fmt)?;
+    program(tally, "the fuzz targets' lock file", fuzz_lock(project))?;
     program(tally, "svelte-check and tsc", web::script(project, "check"))
+}
+
+/// Whether `fuzz/Cargo.lock`, which is one of its own, knows what the crates depend on now. Fuzzing would say so last.
+fn fuzz_lock(project: &Project) -> Command {
+    let mut command = project.cargo();
+    command.args(["update", "--workspace", "--locked", "--manifest-path"]);
+    command.arg(project.root.join("fuzz/Cargo.toml"));
+    command
 }
 
 fn clippy(project: &Project) -> Command {
