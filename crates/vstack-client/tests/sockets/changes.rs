@@ -17,6 +17,12 @@ const PATHS: Profile = Profile {
     jitter_ms: 0,
 };
 const SPEED: f64 = 5.0;
+/// At 8 Mbit/s a node, the first picture comes a second before the first chunk is whole.
+const LARGE_CHUNKS: Footage = Footage {
+    chunks: 3,
+    chunk_bytes: 1_500_000,
+    fragments: 8,
+};
 
 async fn open(cluster: &TestCluster, policy: PolicyName) -> Session {
     let client = cluster.connect(policy).await;
@@ -139,13 +145,7 @@ async fn every_policy_takes_over_from_the_one_before_and_nobody_notices() {
 
 #[tokio::test]
 async fn a_change_waits_for_the_chunk_that_is_played_from_its_beginning() {
-    let footage = Footage {
-        chunks: 3,
-        chunk_bytes: 1_500_000,
-        fragments: 8,
-    };
-    // 8 Mbit/s a node: the first picture comes a second before the first chunk is whole.
-    let cluster = TestCluster::behind(PATHS, 2, footage, |_| vec![0, 1]).await;
+    let cluster = TestCluster::behind(PATHS, 2, LARGE_CHUNKS, |_| vec![0, 1]).await;
     let session = open(&cluster, PolicyName::Pool).await;
     let mut events = session.events();
     let playing = tokio::spawn({
@@ -173,12 +173,7 @@ async fn a_change_waits_for_the_chunk_that_is_played_from_its_beginning() {
 
 #[tokio::test]
 async fn a_pool_that_brings_nothing_more_is_not_waited_for_long() {
-    let footage = Footage {
-        chunks: 3,
-        chunk_bytes: 1_500_000,
-        fragments: 8,
-    };
-    let cluster = TestCluster::behind(PATHS, 2, footage, |_| vec![0, 1]).await;
+    let cluster = TestCluster::behind(PATHS, 2, LARGE_CHUNKS, |_| vec![0, 1]).await;
     let session = open(&cluster, PolicyName::Pool).await;
     let mut events = session.events();
     until("blocks come", || session.report().bytes > 200_000).await;
@@ -196,12 +191,7 @@ async fn a_pool_that_brings_nothing_more_is_not_waited_for_long() {
 
 #[tokio::test]
 async fn a_wish_that_is_taken_back_changes_nothing() {
-    let footage = Footage {
-        chunks: 3,
-        chunk_bytes: 1_500_000,
-        fragments: 8,
-    };
-    let cluster = TestCluster::behind(PATHS, 2, footage, |_| vec![0, 1]).await;
+    let cluster = TestCluster::behind(PATHS, 2, LARGE_CHUNKS, |_| vec![0, 1]).await;
     let session = open(&cluster, PolicyName::Pool).await;
     let mut events = session.events();
     let playing = tokio::spawn({
