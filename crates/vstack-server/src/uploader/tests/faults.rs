@@ -431,7 +431,8 @@ async fn a_node_cut_off_from_the_catalogue_goes_on_serving_and_comes_back_with_a
 
 #[tokio::test(flavor = "multi_thread")]
 async fn chunks_that_were_stored_and_not_decided_are_adopted_by_the_next_life_of_the_uploader() {
-    let mut lab = Lab::start(4).await;
+    // Of four nodes the next life may be given another one, where their free space has changed meanwhile.
+    let mut lab = Lab::start(3).await;
     lab.to_catalogue
         .disturb(Method::POST, "/consensus/commit", Fault::Lose, usize::MAX);
     let file = clip(lab.folder.path(), 12).await;
@@ -448,14 +449,15 @@ async fn chunks_that_were_stored_and_not_decided_are_adopted_by_the_next_life_of
     .await;
     until("all of them are stored", || async {
         let mut held = 0;
-        for number in 0..4 {
+        for number in 0..lab.nodes.len() {
             held += lab.held(number).await;
         }
         held == 12
     })
     .await;
     lab.uploader.stop().await;
-    lab.to_catalogue.heal();
+    // Another way to the catalogue: what the first life still has on its way stays lost.
+    lab.to_catalogue = proxy_to(&lab.metadata.url).await;
     lab.uploader = started(&lab.to_catalogue.url, lab.folder.path().join("uploader")).await;
     let job = job_at(&lab.uploader, &accepted.job_id).await;
     assert_eq!((job.state, &job.problem), (JobState::Done, &None), "{job:?}");
