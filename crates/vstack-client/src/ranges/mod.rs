@@ -25,7 +25,7 @@ use vstack_core::id::ChunkId;
 
 use crate::clock::micros;
 use crate::fetch::refusal;
-use crate::policy::{AttemptId, BLOCK_BYTES, BlockRange, Failure, Micros};
+use crate::policy::{AttemptId, BLOCK_BYTES, BlockRange, Failure, Micros, NodeIndex};
 
 pub(crate) use blocks::Blocks;
 pub(crate) use leaves::{LeafBook, LeafSource, Leaves};
@@ -68,6 +68,7 @@ pub(crate) struct RangeEnd {
 #[derive(Debug, Clone)]
 pub(crate) struct RangeRequest {
     pub(crate) attempt: AttemptId,
+    pub(crate) node: NodeIndex,
     pub(crate) client: StorageClient,
     pub(crate) id: ChunkId,
     pub(crate) ballot: Ballot,
@@ -81,16 +82,36 @@ pub(crate) struct RangeRequest {
 type Reports = mpsc::UnboundedSender<(AttemptId, Report)>;
 
 /// Makes the attempt, telling what happens until its end. `received` counts the body's bytes while they arrive.
-pub(crate) async fn fetch_range(
+///
+/// Who is asked for the leaf hashes is settled at once, before the future runs.
+pub(crate) fn fetch_range(
     request: RangeRequest,
-    book: Arc<LeafBook>,
+    book: &Arc<LeafBook>,
     reports: Reports,
+    received: Arc<AtomicU64>,
+) -> impl Future<Output = ()> + Send + use<> {
+    let leaves = book.list(LeafSource {
+        node: request.node,
+        client: request.client.clone(),
+        id: request.id,
+        ballot: request.ballot,
+        root: request.leaf_root,
+        part_bytes: request.part_bytes,
+        in_need: request.slack == Micros(0),
+    });
+    async move { run(&request, leaves, &reports, received).await }
+}
+
+async fn run(
+    request: &RangeRequest,
+    leaves: impl Future<Output = Result<Arc<Leaves>, Failure>>,
+    reports: &Reports,
     received: Arc<AtomicU64>,
 ) {
     let started = Instant::now();
     let mut reader = Reader {
-        request: &request,
-        reports: &reports,
+        request,
+        reports,
         received,
         last_sign: started,
         told_at: None,
@@ -98,14 +119,7 @@ pub(crate) async fn fetch_range(
         unchecked: Vec::new(),
         next_block: request.range.first,
     };
-    let source = LeafSource {
-        client: request.client.clone(),
-        id: request.id,
-        ballot: request.ballot,
-        root: request.leaf_root,
-        part_bytes: request.part_bytes,
-    };
-    let result = reader.run(book.list(source)).await;
+    let result = reader.run(leaves).await;
     let end = RangeEnd {
         result,
         elapsed: micros(started.elapsed()),

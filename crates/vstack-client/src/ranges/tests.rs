@@ -30,6 +30,7 @@ enum Behaviour {
     Everything,
     OtherLeaves,
     NoLeaves,
+    SilentOnLeaves,
     Cut,
     Endless,
 }
@@ -100,6 +101,7 @@ async fn leaves(State(node): State<Arc<Node>>) -> Response {
     let mut leaves = leaves_of(&node.bytes);
     match node.behaviour {
         Behaviour::NoLeaves => return StatusCode::NOT_FOUND.into_response(),
+        Behaviour::SilentOnLeaves => std::future::pending().await,
         Behaviour::OtherLeaves => leaves.swap(0, 1),
         _ => {}
     }
@@ -127,19 +129,39 @@ struct Outcome {
 }
 
 async fn attempt(client: &StorageClient, bytes: &Bytes, book: &Arc<LeafBook>) -> Outcome {
+    attempt_at(0, client, bytes, book, Micros::from_ms(1_500)).await
+}
+
+/// Who asks for the leaf hashes is settled when this is called.
+fn attempt_at(
+    node: u16,
+    client: &StorageClient,
+    bytes: &Bytes,
+    book: &Arc<LeafBook>,
+    slack: Micros,
+) -> impl Future<Output = Outcome> + use<> {
     let request = RangeRequest {
         attempt: AttemptId(7),
+        node: NodeIndex(node),
         client: client.clone(),
         id: ChunkId::media(VideoId(Uuid::nil()), 0),
         ballot: Ballot::from_number(1 << 40),
         part_bytes: bytes.len() as u64,
         leaf_root: ChunkDigest::of(bytes).leaf_root,
         range: BlockRange { first: 1, end: 4 },
-        slack: Micros::from_ms(1_500),
+        slack,
     };
-    let (reports, mut reported) = mpsc::unbounded_channel();
+    let (reports, reported) = mpsc::unbounded_channel();
     let received = Arc::new(AtomicU64::new(0));
-    fetch_range(request, Arc::clone(book), reports, received).await;
+    let fetching = fetch_range(request, book, reports, received);
+    let bytes = bytes.clone();
+    async move {
+        fetching.await;
+        told(&bytes, reported).await
+    }
+}
+
+async fn told(bytes: &Bytes, mut reported: mpsc::UnboundedReceiver<(AttemptId, Report)>) -> Outcome {
     let (mut good, mut bad, mut result, mut begun) = (Vec::new(), Vec::new(), None, false);
     while let Some((attempt, report)) = reported.recv().await {
         assert_eq!(
@@ -223,6 +245,20 @@ async fn a_node_without_leaves_is_not_read_from_unless_they_are_known() {
     assert!(attempt(&without, &bytes, &book).await.result.is_err());
     assert_eq!(attempt(&with, &bytes, &book).await.result, Ok(()));
     assert_eq!(attempt(&without, &bytes, &book).await.good, [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn blocks_of_a_node_that_keeps_its_list_back_are_proved_by_the_list_of_another() {
+    let bytes = pattern(4 * BLOCK + BLOCK / 2);
+    let (silent, asked_first) = start(bytes.clone(), Behaviour::SilentOnLeaves).await;
+    let (well, _) = start(bytes.clone(), Behaviour::Serve).await;
+    let book = Arc::default();
+    let first = attempt_at(0, &silent, &bytes, &book, Micros(0));
+    let second = attempt_at(1, &well, &bytes, &book, Micros(0));
+    // The other way round, since tasks run in any order.
+    assert_eq!(second.await.good, [1, 2, 3]);
+    assert_eq!(first.await.good, [1, 2, 3]);
+    assert_eq!(asked_first.leaf_requests.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]

@@ -130,8 +130,8 @@ impl Driver {
             });
             return (None, task);
         };
-        let book = Arc::clone(&self.leaves);
-        let task = self.ranges.spawn(fetch_range(request, book, reports, received));
+        let fetching = fetch_range(request, &self.leaves, reports, received);
+        let task = self.ranges.spawn(fetching);
         (shard, task)
     }
 
@@ -140,6 +140,7 @@ impl Driver {
         let part = source.part_on(start.node)?;
         let request = RangeRequest {
             attempt: start.attempt,
+            node: start.node,
             client: self.cluster.nodes().client(start.node)?,
             id: source.object_id(part)?,
             ballot: part.ballot,
