@@ -365,6 +365,52 @@ fn what_the_viewer_is_likely_to_watch_lies_ready_when_they_do() {
 }
 
 #[test]
+fn a_video_goes_on_where_it_was_left_after_the_window_was_closed_and_after_the_player_was_killed() {
+    let stage = Stage::new(150, |_| Vec::new());
+    stage.page.click("[data-testid=video-card] button.open");
+    stage.until_position("the time moves", |ms| ms > 1_000);
+    seek_to(&stage.page, 0.5);
+    let left_ms = stage.until_position("some seconds more", |ms| ms > 81_000 && ms < 100_000);
+    stage.screen.close_window("V-Stack");
+    until("the player ends with its window", PATIENCE, || {
+        stage.page.player_pid().is_none().then_some(())
+    });
+    let stage = stage.started_again();
+    let left_ms = check_goes_on(&stage, left_ms);
+
+    signal(stage.page.player_pid().unwrap(), Signal::KILL);
+    let stage = stage.started_again();
+    check_goes_on(&stage, left_ms);
+}
+
+/// The open window offers to go on where the video was left, which lies ready, and goes on there. Where it is left now.
+fn check_goes_on(stage: &Stage, left_ms: u64) -> u64 {
+    stage.page.click("[data-testid=video-card] button.open");
+    let offered_ms = until("an offer to go on", PATIENCE, || {
+        stage
+            .page
+            .attribute("[data-testid=resume]", "data-ms")?
+            .parse::<u64>()
+            .ok()
+    });
+    println!("left at {left_ms} ms, offered: {offered_ms} ms");
+    assert!(offered_ms.abs_diff(left_ms) < 5_000 + PAGE_LAG_MS);
+    let asked = stage.until_logged("is fetched in advance: the viewer may go on there", 0);
+    let ready = stage.until_logged("lies ready, from", asked);
+    stage.page.click("[data-testid=resume]");
+    let at_ms = stage.until_position("well past the place", |ms| ms > offered_ms + 6_000);
+    stage.until_logged("lay ready", ready);
+    stage.check_moving_picture();
+    assert_eq!(stage.page.text("[data-testid=kpi-stalls]").trim(), "0");
+    stage.page.key("i");
+    until("it counts among what was fetched in advance", PATIENCE, || {
+        let used = stage.page.attribute("[data-testid=report-ahead]", "data-used")?;
+        (used.parse::<u64>().ok()? > 0).then_some(())
+    });
+    at_ms
+}
+
+#[test]
 fn without_a_server_the_player_starts_its_own_cluster_and_stops_it_when_it_ends() {
     let folder = tempfile::tempdir().unwrap();
     let screen = Screen::start(folder.path());

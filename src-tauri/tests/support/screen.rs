@@ -94,6 +94,14 @@ impl Screen {
         Shot::read(&file)
     }
 
+    /// Closes the window with this title as its user does: by the window manager.
+    pub fn close_window(&self, title: &str) {
+        let mut close = Command::new("wmctrl");
+        close.env("DISPLAY", &self.display).args(["-c", title]);
+        let ended = close.status().expect("wmctrl runs");
+        assert!(ended.success(), "no window {title}");
+    }
+
     /// Upper left corner of the contents of the window with this title, in pixels. The pointer finds it: what xdotool
     /// says of a window's place counts the frame of the window manager twice.
     pub fn window_origin(&self, title: &str) -> (f64, f64) {

@@ -21,7 +21,7 @@ pub struct Page {
     session: String,
     http: HttpTransport,
     runtime: Runtime,
-    _driver: Process,
+    driver: Process,
 }
 
 impl Page {
@@ -71,7 +71,7 @@ impl Page {
             session: format!("{base}/session/{id}"),
             http,
             runtime,
-            _driver: driver,
+            driver,
         }
     }
 
@@ -89,6 +89,13 @@ impl Page {
     pub fn run(&self, script: &str) -> Value {
         self.post("/execute/sync", &json!({ "script": script, "args": [] }))
             .unwrap_or(Value::Null)
+    }
+
+    /// The player's process; `None` once it has ended.
+    pub fn player_pid(&self) -> Option<u32> {
+        let driver = self.driver.pid();
+        let children = std::fs::read_to_string(format!("/proc/{driver}/task/{driver}/children")).ok()?;
+        children.split_whitespace().next()?.parse().ok()
     }
 
     /// Clicks the element as a user would; it has to come first.

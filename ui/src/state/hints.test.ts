@@ -90,6 +90,22 @@ describe("what may be watched soon", () => {
     expect(backend.hints).toEqual([{ resume: leftMs }, { resume: null }]);
   });
 
+  it("is the very place where a video was paused, also when the window closed over it", async () => {
+    const keep = shortMemory();
+    const { app, backend } = await playing(keep);
+    await app.player.seekTo(600_000);
+    backend.advance(2_000);
+    // Less than it takes to be remembered while it plays.
+    backend.advance(3_000);
+    app.run({ action: "toggle-play", digit: 0 });
+    await settle();
+    backend.advance(125);
+    const leftMs = app.player.playback?.position_ms ?? 0;
+    expect([app.player.phase, leftMs > 600_000]).toEqual(["paused", true]);
+    const again = await playing(keep);
+    expect(again.app.player.resumeMs).toBe(leftMs);
+  });
+
   it("is no longer offered to who watches from the beginning", async () => {
     const { app, backend } = await leftAt(600_000);
     backend.advance(OFFER_MS + 3_000);

@@ -196,7 +196,8 @@ export class Player {
     const sound = this.sound.settle({ volume: report.volume, muted: report.muted }, now);
     this.playback = { ...report, ...sound, position_ms: this.position.settle(report.position_ms, now) };
     this.foresee(this.playback);
-    this.remember(REMEMBER_EVERY_MS);
+    // Who pauses, or moves while paused, may close the window next.
+    this.remember(report.phase === "paused" ? 0 : REMEMBER_EVERY_MS);
   }
 
   /** Tells the program what may be watched soon. */
