@@ -99,6 +99,16 @@ impl Stage {
         std::fs::read(&self.log).unwrap().len()
     }
 
+    /// Waits until the element of this name has the keyboard.
+    fn until_focused(&self, name: &str) {
+        until(&format!("the focus on {name}"), PATIENCE, || {
+            let focused = self
+                .page
+                .run("return document.activeElement?.dataset.testid ?? null");
+            (focused == name).then_some(())
+        });
+    }
+
     fn phase(&self) -> Option<String> {
         self.page.attribute(PHASE, "data-phase")
     }
@@ -322,6 +332,25 @@ fn the_policy_that_was_chosen_is_in_force_after_the_next_start() {
         .page
         .run("return document.querySelector('[data-testid=policy]').value");
     assert_eq!(chosen, "round-robin");
+}
+
+/// The settings are open with the focus on this policy: by keys alone around them, out of them, and to another dialog.
+fn check_dialogs_keep_the_focus(stage: &Stage) {
+    for focused in ["policy-round-robin", "dialog-close", "policy-round-robin"] {
+        stage.until_focused(focused);
+        stage.screen.press("Tab");
+    }
+    stage.until_focused("dialog-close");
+    stage.screen.press("shift+Tab");
+    stage.until_focused("policy-round-robin");
+    stage.screen.press("Escape");
+    stage.until_focused("nav-settings");
+    assert_eq!(stage.page.count("dialog"), 0);
+    stage.screen.press("question");
+    stage.until_focused("dialog-close");
+    stage.screen.press("Return");
+    stage.until_focused("nav-settings");
+    assert_eq!(stage.page.count("dialog"), 0);
 }
 
 #[test]

@@ -102,6 +102,14 @@ impl Screen {
         assert!(ended.success(), "no window {title}");
     }
 
+    /// Presses keys on the keyboard, for the window that has the focus: "Tab", "ctrl+v".
+    pub fn press(&self, keys: &str) {
+        let mut press = Command::new("xdotool");
+        press.env("DISPLAY", &self.display).args(["key", keys]);
+        let ended = press.status().expect("xdotool runs");
+        assert!(ended.success(), "{keys}");
+    }
+
     /// Upper left corner of the contents of the window with this title, in pixels. The pointer finds it: what xdotool
     /// says of a window's place counts the frame of the window manager twice.
     pub fn window_origin(&self, title: &str) -> (f64, f64) {

@@ -13,9 +13,10 @@ export class Settings {
     private readonly toasts: Toasts,
   ) {}
 
+  /** What is set now is read first: the dialog puts the focus on it. */
   async show(): Promise<void> {
-    this.shown = true;
     await this.read();
+    this.shown = true;
   }
 
   hide(): void {
