@@ -24,6 +24,7 @@ const COMMANDS: &[&str] = &[
     "set_policy",
     "get_report",
     "save_trace",
+    "show_trace",
     "set_fullscreen",
     "set_video_rect",
     "watch_playback",

@@ -18,6 +18,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use support::file_manager::FileManager;
 use support::process::{Process, signal};
 use support::screen::{Screen, Shot};
 use support::webdriver::Page;
@@ -277,7 +278,8 @@ fn the_node_that_serves_most_dies_and_the_panel_says_so_while_the_video_plays_on
         stage.page.text("[data-testid=log-line]")
     );
     check_report(&stage.page);
-    check_saved_trace(&stage.page);
+    let file = check_saved_trace(&stage.page);
+    check_trace_is_found(&stage, &file);
 }
 
 /// The report has the figures that the panel has.
@@ -296,7 +298,7 @@ fn check_report(page: &Page) {
 }
 
 /// What the player saves is what `vstack trace replay` plays, to the same decisions.
-fn check_saved_trace(page: &Page) {
+fn check_saved_trace(page: &Page) -> String {
     page.click("[data-testid=save-trace]");
     let file = until("the trace is saved", PATIENCE, || {
         page.attribute("[data-testid=trace-file]", "data-file")
@@ -313,13 +315,36 @@ fn check_saved_trace(page: &Page) {
         replay["actions"].as_u64().unwrap() > 20 && replay["parted"].is_null(),
         "{replay}"
     );
+    file
+}
+
+/// The file manager is asked for the file, and what is copied is its path: the search field takes it.
+fn check_trace_is_found(stage: &Stage, file: &str) {
+    let manager = FileManager::start(&stage.screen);
+    stage.page.click("[data-testid=show-trace]");
+    assert_eq!(manager.asked(), [format!("file://{file}")]);
+    stage.page.click("[data-testid=copy-trace]");
+    until("it says that it has copied", PATIENCE, || {
+        (stage.page.text("[data-testid=copy-trace]").trim() == "Copied").then_some(())
+    });
+    stage.page.click("[data-testid=back]");
+    stage.page.click("[data-testid=search]");
+    stage.screen.press("ctrl+v");
+    until("the path in the search field", PATIENCE, || {
+        let typed = stage.page.run("return document.activeElement?.value ?? null");
+        (typed == file).then_some(())
+    });
 }
 
 #[test]
 fn the_policy_that_was_chosen_is_in_force_after_the_next_start() {
     let stage = Stage::new(20, |_| Vec::new());
     stage.page.click("[data-testid=nav-settings]");
-    stage.page.click("[data-testid=policy-round-robin]");
+    stage.until_focused("policy-pool");
+    stage.screen.press("Down");
+    stage.until_focused("policy-seed");
+    stage.screen.press("Down");
+    check_dialogs_keep_the_focus(&stage);
     let settings = stage.screen.config_file("dev.vstack.player/settings.json");
     until("it is kept", PATIENCE, || {
         let text = std::fs::read_to_string(&settings).ok()?;

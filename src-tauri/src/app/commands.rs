@@ -8,7 +8,7 @@
 )]
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tauri::ipc::Channel;
@@ -16,7 +16,7 @@ use tauri::{AppHandle, Manager as _, State, WebviewWindow};
 use tauri_plugin_dialog::DialogExt as _;
 
 use super::playback::{policy_name, source_policy};
-use super::{VideoApp, library, report};
+use super::{VideoApp, file_manager, library, report};
 use crate::dto::{
     ClusterState, LibraryPage, LibrarySort, NodePanel, Playback, Report, SourcePolicy, UiError, UploadItem,
     VideoRect,
@@ -212,7 +212,36 @@ pub(super) async fn save_trace(handle: AppHandle, app: State<'_, VideoApp>) -> R
         )
     })?;
     let file = app.playing.save_trace(folder).await?;
+    *saved_trace(&app) = Some(file.clone());
     Ok(file.display().to_string())
+}
+
+fn saved_trace<'a>(app: &'a VideoApp) -> MutexGuard<'a, Option<PathBuf>> {
+    app.saved_trace.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Shows the trace that was saved last in the file manager. The page names no file: it may show no other.
+#[tauri::command]
+pub(super) async fn show_trace(app: State<'_, VideoApp>) -> Result<(), UiError> {
+    let Some(file) = saved_trace(&app).clone() else {
+        return Err(UiError::new(
+            "not_saved",
+            "No trace was saved yet.",
+            "Save one first.",
+        ));
+    };
+    let shown = tokio::task::spawn_blocking(move || file_manager::show(&file).map_err(std::io::Error::other));
+    shown
+        .await
+        .map_err(std::io::Error::other)
+        .flatten()
+        .map_err(|error| {
+            UiError::new(
+                "no_file_manager",
+                format!("No file manager opens: {error}."),
+                "Copy the path and open its folder yourself.",
+            )
+        })
 }
 
 #[tauri::command]
@@ -269,7 +298,7 @@ pub(super) fn watch_open_requests(app: State<'_, VideoApp>, channel: Channel<Str
         }
         requested
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .unwrap_or_else(PoisonError::into_inner)
             .take()
             .map(|video| video.to_string())
     });

@@ -7,6 +7,7 @@ pub mod arguments;
 mod cluster;
 mod commands;
 mod errors;
+mod file_manager;
 mod library;
 mod own_cluster;
 mod panel;
@@ -55,6 +56,8 @@ struct VideoApp {
     surface: Surface,
     window: WindowFlags,
     settings: Arc<SettingsFile>,
+    /// The trace that was saved last.
+    saved_trace: Mutex<Option<PathBuf>>,
     /// The video that the command line asked for, until the page has taken it.
     requested: Arc<Mutex<Option<VideoId>>>,
     playback_streams: Streams,
@@ -123,6 +126,7 @@ pub fn run() -> Result<(), Box<dyn std::error::Error>> {
             commands::set_policy,
             commands::get_report,
             commands::save_trace,
+            commands::show_trace,
             commands::set_fullscreen,
             commands::set_video_rect,
             commands::watch_playback,
@@ -187,6 +191,7 @@ fn set_up(app: &mut tauri::App, arguments: &Arguments) -> Result<(), Box<dyn std
         surface,
         window,
         settings: Arc::new(SettingsFile::new(folder)),
+        saved_trace: Mutex::default(),
         requested: Arc::new(Mutex::new(play)),
         playback_streams: Streams::default(),
         panel_streams: Streams::default(),

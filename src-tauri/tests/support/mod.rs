@@ -1,5 +1,6 @@
 //! What the window's tests stand on: a display without a screen, real processes, a WebDriver client.
 
+pub mod file_manager;
 pub mod process;
 pub mod screen;
 pub mod webdriver;

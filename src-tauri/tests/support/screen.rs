@@ -72,6 +72,10 @@ impl Screen {
         }
     }
 
+    pub fn bus_address(&self) -> &str {
+        &self.bus_address
+    }
+
     /// A file among the settings of the programs that are shown here.
     pub fn config_file(&self, name: &str) -> PathBuf {
         self.folder.join("config").join(name)

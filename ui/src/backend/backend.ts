@@ -69,6 +69,10 @@ export interface Backend {
   getReport(): Promise<Report | null>;
   /** Saves the trace of the open video's session as far as it goes now; the path of the file. */
   saveTrace(): Promise<string>;
+  /** Shows the trace that was saved last in the desktop's file manager. */
+  showTrace(): Promise<void>;
+  /** To the clipboard. */
+  copyText(copy: { text: string }): Promise<void>;
   setFullscreen(to: { on: boolean }): Promise<void>;
   /** Where the page leaves room for the picture; null when no video shows. */
   setVideoRect(to: { rect: VideoRect | null }): Promise<void>;

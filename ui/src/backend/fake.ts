@@ -39,6 +39,8 @@ export class FakeBackend implements Backend {
   /** What the page foresaw, in order. */
   readonly hints: FakeHint[] = [];
   policy: SourcePolicy = "pool";
+  /** What was copied last. */
+  clipboard: string | null = null;
   rect: VideoRect | null = null;
   private readonly onCluster = new Watchers<ClusterState>();
   private readonly onUploads = new Watchers<UploadItem[]>();
@@ -120,6 +122,8 @@ export class FakeBackend implements Backend {
     });
   getReport = (): Promise<Report | null> => this.answer("getReport", () => this.session?.report() ?? null);
   saveTrace = (): Promise<string> => this.answer("saveTrace", () => "/home/ada/Downloads/vstack-trace-2024-06-15-120400-10000000.jsonl");
+  showTrace = (): Promise<void> => this.answer("showTrace", () => undefined);
+  copyText: Backend["copyText"] = ({ text }) => this.answer("copyText", () => void (this.clipboard = text));
   setFullscreen: Backend["setFullscreen"] = ({ on }) => this.change("setFullscreen", (playback) => (playback.fullscreen = on));
   setVideoRect: Backend["setVideoRect"] = ({ rect }) => this.answer("setVideoRect", () => void (this.rect = rect));
   watchPlayback = (watcher: (playback: Playback) => void): Stop => this.onPlayback.add(watcher);

@@ -2,7 +2,7 @@
 
 import { Channel, invoke } from "@tauri-apps/api/core";
 import { getCurrentWebview } from "@tauri-apps/api/webview";
-import { asUiError, type Backend, type FileDrag, type Stop } from "./backend";
+import { asUiError, type Backend, type FileDrag, type Stop, type UiError } from "./backend";
 
 async function call<T>(command: string, args: Record<string, unknown> = {}): Promise<T> {
   try {
@@ -20,6 +20,14 @@ function watch<T>(command: string, onMessage: (message: T) => void): Stop {
   return () => {
     channel.onmessage = () => undefined;
   };
+}
+
+async function copied(text: string): Promise<void> {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch (thrown) {
+    throw { code: "not_copied", message: `It cannot be copied: ${asUiError(thrown).message}`, next_step: "Select the text and press Ctrl+C." } satisfies UiError;
+  }
 }
 
 function onFileDrag(onDrag: (drag: FileDrag) => void): Stop {
@@ -60,6 +68,8 @@ export function tauriBackend(): Backend {
     setPolicy: (to) => call("set_policy", { ...to }),
     getReport: () => call("get_report"),
     saveTrace: () => call("save_trace"),
+    showTrace: () => call("show_trace"),
+    copyText: ({ text }) => copied(text),
     setFullscreen: (to) => call("set_fullscreen", { ...to }),
     setVideoRect: (to) => call("set_video_rect", { ...to }),
     watchPlayback: (onPlayback) => watch("watch_playback", onPlayback),

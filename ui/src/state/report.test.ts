@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { REPORT_EVERY_MS } from "./report.svelte";
+import { COPIED_MS, REPORT_EVERY_MS } from "./report.svelte";
 import { REFUSAL, settle, startedPage, video, type Page } from "./testing";
 
 beforeEach(() => void vi.useFakeTimers());
@@ -53,6 +53,38 @@ describe("the session's report", () => {
     await app.report.saveTrace();
     expect(app.report.savedTo).toMatch(/\.jsonl$/);
     expect(app.toasts.list).toEqual([]);
+  });
+
+  it("shows the saved trace in its folder, or says why not", async () => {
+    const { app, backend } = await reported();
+    await app.report.saveTrace();
+    await app.report.showFile();
+    expect([backend.calls.at(-1), app.toasts.list]).toEqual(["showTrace", []]);
+    backend.refuse.set("showTrace", REFUSAL);
+    await app.report.showFile();
+    expect(app.toasts.list.map((toast) => toast.text)).toEqual([REFUSAL.message]);
+  });
+
+  it("copies the path of the saved trace and says so for a moment", async () => {
+    const { app, backend } = await reported();
+    await app.report.copyPath();
+    expect([backend.clipboard, app.report.copied]).toEqual([null, false]);
+    await app.report.saveTrace();
+    await app.report.copyPath();
+    expect([backend.clipboard, app.report.copied]).toEqual([app.report.savedTo, true]);
+    await vi.advanceTimersByTimeAsync(COPIED_MS);
+    expect(app.report.copied).toBe(false);
+    backend.refuse.set("copyText", REFUSAL);
+    await app.report.copyPath();
+    expect([app.report.copied, app.toasts.list.length]).toEqual([false, 1]);
+  });
+
+  it("says nothing of a trace once it is closed", async () => {
+    const { app } = await reported();
+    const saving = app.report.saveTrace();
+    app.report.hide();
+    await saving;
+    expect([app.report.savedTo, app.report.copied]).toEqual([null, false]);
   });
 
   it("says why the trace cannot be saved, and lets it be tried again", async () => {
