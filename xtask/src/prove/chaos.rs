@@ -4,13 +4,11 @@
 //! what each left becomes docs/evaluation/chaos.md here.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde_json::Value;
 
-use super::number;
+use super::{cluster_run, number};
 use crate::project::Project;
 use crate::{say, step};
 
@@ -23,34 +21,19 @@ pub(super) fn run(project: &Project, words: &[&str]) -> Result<bool> {
         number(words, "--count")?.unwrap_or(ROUNDS),
     );
     let folder = project.target.join("chaos");
-    if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("cannot delete {}", folder.display()))?;
-    }
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let mut command = project.cargo();
+    let mut command = cluster_run::test(project, "chaos", &folder)?;
     command
-        .args(["test", "--release", "--locked", "--package", "vstack-node-server"])
-        .args(["--test", "chaos", "--", "--nocapture", "--test-threads", "1"])
+        .args(["--nocapture", "--test-threads", "1"])
         .env("VSTACK_CHAOS_SEED", seed.to_string())
         .env("VSTACK_CHAOS_ROUNDS", count.to_string())
         .env("VSTACK_CHAOS_DIR", &folder);
     say::step(&format!("{count} rounds of 75 s, from seed {seed} on"));
     let passed = step::succeeds(command)?;
-    let rounds = rounds(&folder.join("rounds.json"))?;
+    let rounds = cluster_run::rows(&folder.join("rounds.json"))?;
     if count >= ROUNDS {
-        let path = project.root.join("docs/evaluation/chaos.md");
-        fs::write(&path, page(&rounds)?).with_context(|| format!("cannot write {}", path.display()))?;
-        say::note(&format!("figures: {}", path.display()));
+        cluster_run::write_page(project, "chaos", &page(&rounds)?)?;
     }
     Ok(passed && rounds.len() as u64 == count)
-}
-
-/// Of a run that broke off, what there is.
-fn rounds(file: &Path) -> Result<Vec<Value>> {
-    match fs::read_to_string(file) {
-        Ok(text) => serde_json::from_str(&text).with_context(|| format!("{} is no JSON", file.display())),
-        Err(_) => Ok(Vec::new()),
-    }
 }
 
 /// The columns, as the rounds name them.

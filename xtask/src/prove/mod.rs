@@ -4,6 +4,7 @@
 //! `mutants`, `promise` and `chaos` drive cargo and live here.
 
 mod chaos;
+mod cluster_run;
 mod fuzz;
 mod mutant_list;
 mod mutants;

@@ -3,12 +3,12 @@
 //! The run itself is `node-server/tests/promise.rs`, built with optimisation; each fault leaves its figures in a file,
 //! and here they become docs/evaluation/promise.md.
 
-use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde_json::Value;
 
+use super::cluster_run;
 use crate::project::Project;
 use crate::{say, step};
 
@@ -29,14 +29,9 @@ pub(super) fn run(project: &Project, words: &[&str]) -> Result<bool> {
     if words.contains(&"--page") {
         return write_page(project, &folder).map(|()| true);
     }
-    if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("cannot delete {}", folder.display()))?;
-    }
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let mut command = project.cargo();
+    let mut command = cluster_run::test(project, "promise", &folder)?;
     command
-        .args(["test", "--release", "--locked", "--package", "vstack-node-server"])
-        .args(["--test", "promise", "--", "--test-threads", "2"])
+        .args(["--test-threads", "2"])
         .env("VSTACK_PROMISE_DIR", &folder);
     say::step("ten pairs of five nodes, four faults, about half an hour");
     let kept = step::succeeds(command)?;
@@ -45,36 +40,24 @@ pub(super) fn run(project: &Project, words: &[&str]) -> Result<bool> {
 }
 
 fn write_page(project: &Project, folder: &Path) -> Result<()> {
-    let page = page(folder)?;
-    let path = project.root.join("docs/evaluation/promise.md");
-    fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))?;
-    say::note(&format!("figures: {}", path.display()));
-    Ok(())
+    cluster_run::write_page(project, "promise", &page(folder)?)
 }
 
 fn page(folder: &Path) -> Result<String> {
     let mut text = HEAD.to_owned();
     let mut details = String::new();
     for (fault, what) in FAULTS {
-        let rows = rows(&folder.join(format!("{fault}.json")))?;
+        let rows = cluster_run::rows(&folder.join(format!("{fault}.json")))?;
         text.push_str(&summary(what, &rows));
         details.push_str(&format!("\n### {what}\n\n{DETAILS_HEAD}"));
         rows.iter().for_each(|row| details.push_str(&detail(row)));
     }
-    let says = rows(&folder.join("Killed.json"))?;
+    let says = cluster_run::rows(&folder.join("Killed.json"))?;
     let says = says.first().and_then(|row| row["says"].as_str()).unwrap_or("-");
     text.push_str(&format!(
         "\nWith two nodes away, what cannot be mended is said: \"{says}\".\n\n## Every pair\n{details}"
     ));
     Ok(text)
-}
-
-/// Of a run that broke off, what there is.
-fn rows(file: &Path) -> Result<Vec<Value>> {
-    match fs::read_to_string(file) {
-        Ok(text) => serde_json::from_str(&text).with_context(|| format!("{} is no JSON", file.display())),
-        Err(_) => Ok(Vec::new()),
-    }
 }
 
 fn summary(what: &str, rows: &[Value]) -> String {
