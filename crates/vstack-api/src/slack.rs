@@ -2,8 +2,8 @@
 //!
 //! [`SLACK_HEADER`]: crate::wire::SLACK_HEADER
 
-/// One request's weight is this many times what another one's is. From the design's simulation of a hundred clients:
-/// 4:2:1 serves starters first and hurts nobody in overload, 16:4:1 starts faster and stalls others there.
+/// One request's weight is this many times what another one's is. Kept from a sweep in the simulator (crowds in
+/// `docs/evaluation/client.md`, reasons in `docs/decisions/0132-slack-weights.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Weights {
     /// For a player that starts, or has less than `urgent_below_ms` left.
@@ -18,7 +18,7 @@ pub struct Weights {
 impl Default for Weights {
     fn default() -> Self {
         Self {
-            urgent: 4,
+            urgent: 8,
             soon: 2,
             relaxed: 1,
             urgent_below_ms: 6_000,
@@ -55,7 +55,7 @@ mod tests {
                 of(Some(12_000)),
                 of(None)
             ],
-            [4, 4, 2, 1, 2]
+            [8, 8, 2, 1, 2]
         );
     }
 }

@@ -233,3 +233,35 @@ fn the_trace_of_a_simulated_session_plays_back_whatever_happens_to_the_best_node
         );
     }
 }
+
+/// A block of 64 KiB is two seconds of such a video, and everybody's line is short while all arrive.
+#[test]
+fn a_crowd_that_watches_a_small_video_is_not_in_its_own_way() {
+    let crowd = Scenario {
+        clients: 100,
+        arrivals_sec: 10.0,
+        chunks: 12,
+        chunk_bytes: 125_000,
+        chunk_sec: 4.0,
+        ..Scenario::new(
+            "test",
+            "test",
+            vec![
+                NodePlan::new(18.75, 20.0),
+                NodePlan::new(9.375, 40.0),
+                NodePlan::new(6.25, 60.0),
+            ],
+        )
+    };
+    let weighted = Setup {
+        weights: SlackWeights {
+            urgent: 8.0,
+            soon: 2.0,
+            floor: 0.25,
+        },
+        ..pool()
+    };
+    let outcomes = run(&crowd, &weighted, 1).outcomes;
+    let stalled_sec = outcomes.iter().map(|outcome| outcome.stall_sec).sum::<f64>() / 100.0;
+    assert!(stalled_sec < 1.0, "{stalled_sec:.2} s a viewer");
+}

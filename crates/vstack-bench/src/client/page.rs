@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result};
 use vstack_charts::{ChartTheme, LineChart, NODE_COLORS, Series, line_chart};
 
 use super::figures::Figures;
-use super::gates::{self, FAULT_RATIO, STARTUP_RATIO, STEADY_RATIO, WASTE_PERCENT, WORSE};
-use super::scenarios::{POOL, POOL_WHOLE, SEED};
+use super::gates::{self, CROWD_STARTUP_SEC, FAULT_RATIO, STARTUP_RATIO, STEADY_RATIO, WASTE_PERCENT, WORSE};
+use super::scenarios::{CROWD, POOL, POOL_WHOLE, SEED};
 use super::section;
 use crate::load::percentile;
 
@@ -91,6 +91,19 @@ impl Page<'_> {
         }
         let wrong: u32 = self.single.iter().map(Figures::wrong_delivered).sum();
         row("wrong bytes delivered: 0", "all", wrong.to_string(), wrong == 0);
+        for crowd in self.crowds.iter().filter(|figures| figures.policy == CROWD) {
+            let (name, startup_sec) = (&crowd.scenario.name, crowd.startup(0.95));
+            let gate = format!("95 of 100 of a crowd begin within {CROWD_STARTUP_SEC} s");
+            let met = startup_sec <= CROWD_STARTUP_SEC;
+            row(&gate, name, format!("{startup_sec:.2} s"), met);
+            let stalled = crowd.stalled_percent();
+            row(
+                "no viewer of a crowd stalls",
+                name,
+                format!("{stalled:.1} %"),
+                stalled == 0.0,
+            );
+        }
         for (what, with, without) in self.slow_node() {
             let ratio = with / without;
             row(

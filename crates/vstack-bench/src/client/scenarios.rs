@@ -149,9 +149,25 @@ pub(crate) fn crowds() -> Vec<Scenario> {
         NodePlan::new(80.0, 40.0),
         NodePlan::new(60.0, 60.0),
     ];
+    let restarted = |number: u8, rtt_ms: f64| {
+        let down_sec = 15.0 + 10.0 * f64::from(number);
+        NodePlan::new(133.0, rtt_ms)
+            .with(down_sec, Change::Dead(true))
+            .with(down_sec + 4.0, Change::Dead(false))
+    };
     vec![
         crowd("100 viewers in 10 s, 120/60/40 Mbit/s", mixed.clone(), 100, 10.0),
         crowd("100 viewers in 60 s, 120/60/40 Mbit/s", mixed, 100, 60.0),
+        Scenario {
+            chunk_bytes: 125_000,
+            chunk_sec: 4.0,
+            ..crowd(
+                "100 viewers of 0.25 Mbit/s in 10 s, 18.75/9.4/6.25 Mbit/s",
+                nodes(&[(18.75, 20.0), (9.375, 40.0), (6.25, 60.0)]),
+                100,
+                10.0,
+            )
+        },
         crowd(
             "overload 0.9x: best of 120/80/60 collapses at 40 s",
             overload,
@@ -163,6 +179,12 @@ pub(crate) fn crowds() -> Vec<Scenario> {
             nodes(&[(133.0, 20.0), (133.0, 30.0), (133.0, 40.0)]),
             200,
             20.0,
+        ),
+        crowd(
+            "each of 3 x 133 Mbit/s restarted, 4 s long, under 100 viewers",
+            vec![restarted(0, 20.0), restarted(1, 30.0), restarted(2, 40.0)],
+            100,
+            10.0,
         ),
     ]
 }
@@ -194,6 +216,8 @@ fn whole_start() -> PoolConfig {
 pub(crate) const POOL: &str = "pool";
 pub(crate) const POOL_WHOLE: &str = "pool, whole first chunk";
 pub(crate) const SEED: &str = "seed";
+/// What nodes and clients do where nothing is set.
+pub(crate) const CROWD: &str = "pool, pace 2, 8:2:1";
 
 pub(crate) fn policies() -> Vec<Setup> {
     let equal = SlackWeights::EQUAL;
@@ -225,7 +249,7 @@ pub(crate) fn crowd_policies() -> Vec<Setup> {
         setup("pool, no pace", paced(0.0), SlackWeights::EQUAL),
         setup("pool, pace 2", paced(2.0), SlackWeights::EQUAL),
         setup("pool, pace 2, 4:2:1", paced(2.0), weights(4.0, 2.0)),
-        setup("pool, pace 2, 8:2:1", paced(2.0), weights(8.0, 2.0)),
+        setup(CROWD, paced(2.0), weights(8.0, 2.0)),
         setup("pool, pace 2, 16:4:1", paced(2.0), weights(16.0, 4.0)),
         setup("pool, pace 1.5, 4:2:1", paced(1.5), weights(4.0, 2.0)),
         setup("pool, pace 1.5, 16:4:1", paced(1.5), weights(16.0, 4.0)),

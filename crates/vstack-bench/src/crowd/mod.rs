@@ -23,11 +23,19 @@ use crate::peers::fresh;
 use crate::stage::{Catalogue, Content, Holder, StorageNode};
 pub(crate) use sessions::{Arguments, Figures, run as run_sessions};
 
-/// A chunk of 4 s at 0.25 Mbit/s. The figures of the design are for 1.6 Mbit/s; here two cores carry everything.
-const CHUNK_BYTES: usize = 125_000;
-const CHUNK_MS: u64 = 4_000;
-/// Nodes of 120, 60 and 40 Mbit/s for a hundred viewers of 1.6 Mbit/s, at the bitrate here.
-const TIGHT_MBIT: [f64; 3] = [18.75, 9.375, 6.25];
+/// 0.25 Mbit/s: two cores carry everything here.
+const SMALL: Footage = Footage {
+    chunk_bytes: 125_000,
+    chunk_ms: 4_000,
+};
+/// 1.6 Mbit/s, as in the simulator.
+const FULL: Footage = Footage {
+    chunk_bytes: 2_000_000,
+    chunk_ms: 10_000,
+};
+/// 1.4 times what a hundred viewers of 1.6 Mbit/s need, and of 0.25.
+const FULL_MBIT: [f64; 3] = [120.0, 60.0, 40.0];
+const SMALL_MBIT: [f64; 3] = [18.75, 9.375, 6.25];
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -42,7 +50,7 @@ pub(crate) struct Options {
     report: PathBuf,
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "pool")]
     policy: Vec<PolicyName>,
-    /// Chunks of 4 s of the video.
+    /// Chunks of the video, of 4 s (of 10 s where it has 1.6 Mbit/s).
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(2..=1_000))]
     chunks: u32,
     /// Sessions at a time in the cells that compare what one costs.
@@ -58,12 +66,19 @@ pub(crate) struct Options {
     only: String,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Footage {
+    chunk_bytes: usize,
+    chunk_ms: u64,
+}
+
 /// One crowd.
 #[derive(Debug, Clone)]
 pub(crate) struct Cell {
     pub(crate) name: String,
     sessions: u32,
     arrive: Duration,
+    footage: Footage,
     egress_mbit: [Option<f64>; 3],
     rolling_restart: bool,
     /// Whether the gates of crowds hold for it.
@@ -76,6 +91,7 @@ fn cells(options: &Options) -> Vec<Cell> {
         name: name.to_owned(),
         sessions,
         arrive: Duration::from_secs(arrive_s),
+        footage: SMALL,
         egress_mbit,
         rolling_restart,
         gated: true,
@@ -90,9 +106,19 @@ fn cells(options: &Options) -> Vec<Cell> {
             "100 in 10 s, nodes of 19, 9 and 6 Mbit/s",
             100,
             10,
-            TIGHT_MBIT.map(Some),
+            SMALL_MBIT.map(Some),
             false,
         ),
+        Cell {
+            footage: FULL,
+            ..cell(
+                "100 of 1.6 Mbit/s in 10 s, nodes of 120, 60 and 40 Mbit/s",
+                100,
+                10,
+                FULL_MBIT.map(Some),
+                false,
+            )
+        },
         cell("200 in 10 s", 200, 10, free, false),
         cell("rolling restart under 100", 100, 2, free, true),
     ];
@@ -123,7 +149,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 async fn play(options: &Options, cell: &Cell, policy: PolicyName) -> Result<Figures> {
-    let content = Content::random(options.chunks, CHUNK_BYTES, CHUNK_MS, 1);
+    let footage = cell.footage;
+    let content = Content::random(options.chunks, footage.chunk_bytes, footage.chunk_ms, 1);
     let folder = fresh(&options.work, "nodes")?;
     let mut nodes = Vec::new();
     for (number, egress_mbit) in cell.egress_mbit.iter().enumerate() {

@@ -51,12 +51,14 @@ pub struct PoolConfig {
     pub panic: Micros,
     /// Nodes asked at the same time, for copies and for shards.
     pub max_lanes: usize,
-    /// Requests under way at one node, once it has delivered.
+    /// Requests under way at one node, once it has delivered, while they last no longer than `span`.
     pub depth: usize,
     /// A range lasts this long.
     pub span: Micros,
     pub max_range_blocks: u32,
-    /// What may be asked for twice: this share of all bytes, and this much at once.
+    /// What may be asked for twice: this share of all bytes, and this much at once (but no more than [`at_once`] of the video).
+    ///
+    /// [`at_once`]: Self::at_once
     #[serde(with = "exact")]
     pub hedge_share: f64,
     pub hedge_bytes: u64,
@@ -66,12 +68,17 @@ pub struct PoolConfig {
     #[serde(with = "exact")]
     pub pace: f64,
     pub pace_above: Micros,
-    /// Playback may start from this much of a chunk, if what flows is this multiple of its bitrate.
+    /// Playback may start from this much of a chunk (but no more than [`at_once`] of it), if what flows is this multiple of
+    /// its bitrate.
+    ///
+    /// [`at_once`]: Self::at_once
     pub prefix_bytes: u64,
     #[serde(with = "exact")]
     pub prefix_rate: f64,
     /// Playback may go on into a chunk that is not whole when it begins in less than this time.
     pub prefix_ahead: Micros,
+    /// The byte figures above are for videos of some Mbit/s; of a smaller one they would be half a minute.
+    pub at_once: Micros,
     /// Chunks, whole or not, that may be kept outside the window.
     pub keep_bytes: u64,
 }
@@ -95,8 +102,16 @@ impl Default for PoolConfig {
             prefix_bytes: 512 * 1024,
             prefix_rate: 1.5,
             prefix_ahead: Micros::from_ms(2_000),
+            at_once: Micros::from_ms(3_000),
             keep_bytes: 64 * 1024 * 1024,
         }
+    }
+}
+
+impl PoolConfig {
+    /// `bytes`, or as much as is played in `at_once`.
+    fn small(&self, bytes: u64, chunk: &Chunk) -> f64 {
+        (bytes as f64).min(self.at_once.0 as f64 / 1e6 * chunk.byte_rate())
     }
 }
 

@@ -141,7 +141,11 @@ impl Pool {
     fn is_free(&self, now: Micros, index: usize, urgent: usize) -> bool {
         let lane = &self.lanes[index];
         let is_known = lane.ramp >= 2 || self.starved;
-        let depth = if is_known && lane.failures == 0 {
+        // A block that lasts longer than the span keeps the line busy by itself, and a second one beside it would only
+        // compete with what is needed first: so it is where many share a line, above all for small videos.
+        let lasts_sec = self.outstanding(index) / lane.rate();
+        let is_short = lasts_sec <= self.config.span.0 as f64 / 1e6;
+        let depth = if is_known && lane.failures == 0 && is_short {
             self.config.depth
         } else {
             1
@@ -345,7 +349,9 @@ impl Pool {
 
     /// R8: the second half of the slowest range of these chunks, if this lane would have it much earlier.
     fn hedge(&self, now: Micros, lane: usize, near: &[usize]) -> Option<Choice> {
-        let budget = self.config.hedge_share * self.received_bytes as f64 + self.config.hedge_bytes as f64;
+        let first = self.chunks.get(self.first())?;
+        let at_once = self.config.small(self.config.hedge_bytes, first);
+        let budget = self.config.hedge_share * self.received_bytes as f64 + at_once;
         if self.config.hedge_bytes == 0 || self.hedged_bytes as f64 > budget && !self.panics() {
             return None;
         }
