@@ -134,9 +134,19 @@ impl Stage {
 
     /// Where the page says that the picture is, on the screen.
     fn stage_area(&self) -> Area {
-        let script = "const r = document.querySelector('[data-testid=stage]').getBoundingClientRect(); return [r.x, r.y, r.width, r.height]";
-        let rect = self.page.run(script);
-        let side = |index: usize| rect[index].as_f64().unwrap_or_else(|| panic!("no stage: {rect}"));
+        self.area_of("[data-testid=stage]")
+    }
+
+    fn area_of(&self, selector: &str) -> Area {
+        let script = format!(
+            "const r = document.querySelector({selector:?}).getBoundingClientRect(); return [r.x, r.y, r.width, r.height]"
+        );
+        let rect = self.page.run(&script);
+        let side = |index: usize| {
+            rect[index]
+                .as_f64()
+                .unwrap_or_else(|| panic!("no {selector}: {rect}"))
+        };
         let (x, y) = self.screen.window_origin("V-Stack");
         Area {
             x: x + side(0),
@@ -170,6 +180,21 @@ impl Stage {
         let after_ms = self.position_ms();
         println!("on the screen: {seen_ms} ms; on the page: {before_ms} to {after_ms} ms");
         assert!(seen_ms + PAGE_LAG_MS > before_ms && seen_ms < after_ms + PAGE_LAG_MS);
+    }
+
+    /// While the picture moves, the page over it is seen down to the window's edge.
+    fn check_controls_over_the_picture(&self) {
+        let button = self.area_of(PLAY_PAUSE);
+        let mut seen = 0;
+        until("the controls over the moving picture", PATIENCE, || {
+            // They fade when nobody does anything.
+            self.screen.press("shift");
+            let before_ms = self.position_ms();
+            let bright = self.screen.shot().brightest(button) > 200;
+            // By chance a part of the page may have been painted just then.
+            seen = if bright { seen + 1 } else { 0 };
+            (seen == 3 && self.position_ms() > before_ms).then_some(())
+        });
     }
 
     /// The frame on the screen is exactly that of the time on the page, which stands still.
@@ -216,6 +241,7 @@ fn a_click_plays_the_video_and_the_screen_shows_its_frames() {
     stage.page.click("[data-testid=video-card] button.open");
     stage.until_position("the time moves", |ms| ms > 2_000);
     stage.check_moving_picture();
+    stage.check_controls_over_the_picture();
 
     stage.page.click(PLAY_PAUSE);
     stage.until_phase("paused");

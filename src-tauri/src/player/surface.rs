@@ -145,6 +145,9 @@ impl Surface {
             widget.set_halign(gtk::Align::Fill);
             widget.set_valign(gtk::Align::Fill);
         }
+        if stacking == Stacking::PageAbove {
+            repaint_whole_heights(page);
+        }
         let (rect, video_at) = (Arc::clone(&self.rect), video.clone());
         overlay.connect_get_child_position(move |overlay, child| {
             if *child != video_at {
@@ -159,6 +162,27 @@ impl Surface {
         page.grab_focus();
         overlay
     }
+}
+
+/// Lets every repaint of the page reach from its upper to its lower edge, by a strip of one pixel.
+///
+/// Without a GPU WebKitGTK 2.50 paints the page from shared memory, on a canvas that it turned upside down, and forgets to
+/// turn the box around what is to be painted, too. A frame of the video repaints the picture's rectangle, which begins
+/// below the page's header: so much of the page was missing at the lower edge, where the controls are. A box as high as
+/// the page is the same either way.
+fn repaint_whole_heights(page: &gtk::Widget) {
+    page.connect_realize(|page| {
+        let Some(clock) = page.frame_clock() else {
+            return;
+        };
+        let page = page.downgrade();
+        // Comes before each repaint, and not while nothing moves.
+        clock.connect_before_paint(move |_| {
+            if let Some(page) = page.upgrade() {
+                page.queue_draw_area(0, 0, 1, page.allocated_height());
+            }
+        });
+    });
 }
 
 /// What shows where neither page nor picture paint.

@@ -171,6 +171,17 @@ impl Shot {
         read_frame_number(&picture, area.fitted(1280, 720))
     }
 
+    /// The brightest red, green or blue in `area`: 0 where all is black.
+    pub fn brightest(&self, area: Area) -> u8 {
+        let row_bytes = usize::try_from(self.width).expect("a width") * 3;
+        let within = |at: usize, from: f64, length: f64| (0.0..length).contains(&(at as f64 - from));
+        let rows = self.pixels.chunks(row_bytes).enumerate();
+        let rows = rows.filter(|(row, _)| within(*row, area.y, area.height));
+        let bytes = rows.flat_map(|(_, pixels)| pixels.iter().enumerate());
+        let bytes = bytes.filter(|(at, _)| within(at / 3, area.x, area.width));
+        bytes.map(|(_, byte)| *byte).max().unwrap_or(0)
+    }
+
     pub fn whole(&self) -> Area {
         Area {
             x: 0.0,
