@@ -132,6 +132,15 @@ impl Stage {
         })
     }
 
+    /// Waits for the clip of this length.
+    fn until_length_s(&self, seconds: u32) {
+        until(&format!("the clip of {seconds} s"), PATIENCE, || {
+            let length_ms = self.page.attribute("[data-testid=time-duration]", "data-ms")?;
+            let off_ms = length_ms.parse::<f64>().ok()? - f64::from(seconds) * 1000.0;
+            (off_ms.abs() < 1000.0).then_some(())
+        });
+    }
+
     /// Where the page says that the picture is, on the screen.
     fn stage_area(&self) -> Area {
         self.area_of("[data-testid=stage]")
@@ -422,10 +431,7 @@ fn what_the_viewer_is_likely_to_watch_lies_ready_when_they_do() {
     stage.page.run(
         "document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'N', shiftKey: true, bubbles: true }))",
     );
-    until("the next video", PATIENCE, || {
-        let length = stage.page.attribute("[data-testid=time-duration]", "data-ms")?;
-        (length.parse::<f64>().ok()? < 30_000.0).then_some(())
-    });
+    stage.until_length_s(20);
     stage.until_logged("chunk 0 lay ready", ready);
     stage.until_position("the next video plays", |ms| ms > 1_000 && ms < 20_000);
 
@@ -442,6 +448,41 @@ fn what_the_viewer_is_likely_to_watch_lies_ready_when_they_do() {
     stage.page.click("[data-testid=back]");
     stage.page.click("[data-testid=video-card] button.open");
     stage.page.click("[data-testid=resume]");
+}
+
+#[test]
+fn what_was_put_up_next_by_a_key_lies_ready_and_begins_when_the_open_video_has_ended() {
+    let stage = Stage::with_clips(&[20, 30, 40], |_| Vec::new());
+    until("three videos", PATIENCE, || {
+        (stage.page.count("[data-testid=video-card]") == 3).then_some(())
+    });
+    // The library itself would go on with the clip of 30 s.
+    stage
+        .page
+        .run("document.querySelector('[data-testid=video-card]:last-child button.open').focus()");
+    stage.screen.press("q");
+    until("it is up next", PATIENCE, || {
+        (stage.page.count("[data-testid=queued]") == 1).then_some(())
+    });
+    stage.page.click("[data-testid=video-card] button.open");
+    stage.until_length_s(40);
+    stage.until_position("the time moves", |ms| ms > 1_000);
+    let asked = stage.until_logged("is fetched in advance: it comes next", 0);
+    let ready = stage.until_logged("lies ready, from", asked);
+    seek_to(&stage.page, 0.9);
+    stage.until_phase("ended");
+    until("a way to stay", PATIENCE, || {
+        (stage.page.count("[data-testid=stay]") == 1).then_some(())
+    });
+    stage.until_length_s(20);
+    stage.until_logged("chunk 0 lay ready", ready);
+    stage.until_position("it plays", |ms| ms > 1_000 && ms < 18_000);
+    stage.check_moving_picture();
+    stage.page.click("[data-testid=back]");
+    until("nothing is up next any more", PATIENCE, || {
+        (stage.page.count("[data-testid=video-card]") == 3).then_some(())
+    });
+    assert_eq!(stage.page.count("[data-testid=queue]"), 0);
 }
 
 #[test]

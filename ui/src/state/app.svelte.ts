@@ -5,6 +5,7 @@ import { assertNever } from "../format/assert-never";
 import type { Pressed } from "./keys";
 import { Library } from "./library.svelte";
 import { Player } from "./player.svelte";
+import { Queue } from "./queue.svelte";
 import { Positions, shortMemory, type Keep } from "./positions";
 import { SessionReport } from "./report.svelte";
 import { Settings } from "./settings.svelte";
@@ -33,6 +34,7 @@ export class App {
   searchWishes = $state(0);
   readonly toasts = new Toasts();
   readonly library: Library;
+  readonly queue: Queue;
   readonly settings: Settings;
   readonly report: SessionReport;
   readonly uploads: Uploads;
@@ -45,7 +47,12 @@ export class App {
     this.library = new Library(backend, this.toasts);
     this.settings = new Settings(backend, this.toasts);
     this.report = new SessionReport(backend, this.toasts);
-    this.player = new Player(backend, this.toasts, new Positions(keep), (videoId) => this.library.after(videoId));
+    this.queue = new Queue((card) => this.library.videos.find((video) => video.video_id === card.video_id) ?? card);
+    this.player = new Player(backend, this.toasts, new Positions(keep), {
+      queued: () => this.queue.first,
+      after: (videoId) => this.queue.first ?? this.library.after(videoId),
+      goOn: () => this.playNext(),
+    });
     this.uploads = new Uploads(backend, this.toasts, (item) => {
       this.toasts.note(`“${item.file_name}” is in the library`);
       void this.library.refresh();
@@ -70,6 +77,7 @@ export class App {
   }
 
   open(video: VideoCard): void {
+    this.queue.remove(video.video_id);
     this.view = "player";
     void this.player.open(video);
   }
@@ -80,6 +88,12 @@ export class App {
     const video = this.library.videos.find((candidate) => candidate.video_id === videoId);
     if (video === undefined) this.show("library");
     else this.open(video);
+  }
+
+  /** Of a video that is deleted nothing is left in the queue, whatever becomes of it. */
+  remove(video: VideoCard): void {
+    this.queue.remove(video.video_id);
+    this.library.remove(video);
   }
 
   /** The video that comes after the open one. */
@@ -98,15 +112,22 @@ export class App {
     void this.library.refresh();
   }
 
-  /** The keys of a list are open, a video is full screen, a video is open: Esc undoes the innermost. */
+  /** The keys of a list are open, the next video is about to begin, a video is full screen, a video is open: Esc undoes the innermost. */
   private leave(): void {
     if (this.keysShown) this.keysShown = false;
     else if (this.settings.shown) this.settings.hide();
+    else if (this.player.countdown.leftMs !== null) this.player.countdown.stop();
     else if (this.player.playback?.fullscreen === true) void this.player.setFullscreen(false);
     else if (this.view !== "library") this.show("library");
   }
 
-  run({ action, digit }: Pressed): void {
+  private queueById(videoId: string | null): void {
+    const video = this.library.shown.find((candidate) => candidate.video_id === videoId);
+    if (video !== undefined) this.queue.toggle(video);
+  }
+
+  /** `videoId`: the tile that is meant, where an action is about one. */
+  run({ action, digit }: Pressed, videoId: string | null = null): void {
     const player = this.player;
     switch (action) {
       case "toggle-play": return void player.togglePlay();
@@ -127,6 +148,7 @@ export class App {
       case "resume": return void player.resume();
       case "leave": return this.leave();
       case "search": this.searchWishes += 1; return;
+      case "queue-video": return this.queueById(videoId);
       case "add-video": return void this.uploads.pick();
       case "show-settings": return void this.settings.show();
       case "show-keys": this.keysShown = !this.keysShown; return;

@@ -21,6 +21,7 @@ export type Action =
   | "resume"
   | "leave"
   | "search"
+  | "queue-video"
   | "add-video"
   | "show-settings"
   | "show-keys";
@@ -45,7 +46,7 @@ export const KEYS: readonly KeyBinding[] = [
   { action: "to-start", keys: ["Home"], label: "To the beginning", group: "Playback", scope: "player" },
   { action: "to-end", keys: ["End"], label: "To the end", group: "Playback", scope: "player" },
   { action: "to-tenth", keys: DIGITS, label: "To 0 %, 10 % … 90 %", group: "Playback", scope: "player" },
-  { action: "next-video", keys: ["Shift+n"], label: "Next video of the library", group: "Playback", scope: "player" },
+  { action: "next-video", keys: ["Shift+n"], label: "Next video", group: "Playback", scope: "player" },
   { action: "resume", keys: ["r"], label: "Go on where you left", group: "Playback", scope: "player" },
   { action: "louder", keys: ["ArrowUp"], label: "Louder", group: "Sound", scope: "player" },
   { action: "quieter", keys: ["ArrowDown"], label: "Quieter", group: "Sound", scope: "player" },
@@ -55,6 +56,7 @@ export const KEYS: readonly KeyBinding[] = [
   { action: "toggle-report", keys: ["i"], label: "Report of this session", group: "Window", scope: "player" },
   { action: "leave", keys: ["Escape"], label: "Leave full screen, or back to the library", group: "Window", scope: "any" },
   { action: "search", keys: ["/"], label: "Search titles", group: "Library", scope: "library" },
+  { action: "queue-video", keys: ["q"], label: "Add a video to Up next, or take it out", group: "Library", scope: "library" },
   { action: "add-video", keys: ["Ctrl+o"], label: "Add video", group: "Library", scope: "any" },
   { action: "show-settings", keys: ["Ctrl+,"], label: "Settings", group: "Window", scope: "any" },
   { action: "show-keys", keys: ["?"], label: "Keyboard shortcuts", group: "Window", scope: "any" },

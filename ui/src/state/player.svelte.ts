@@ -1,6 +1,7 @@
 // The open video: what the program reports, and what the user just asked for.
 
 import { asUiError, type Backend, type NodePanel, type Playback, type SourcePolicy, type Stop, type UiError, type VideoCard } from "../backend/backend";
+import { Countdown } from "./countdown.svelte";
 import { HOLD_MS, Held } from "./held";
 import { Hints } from "./hints";
 import type { Positions } from "./positions";
@@ -13,8 +14,20 @@ const VOLUME_STEP = 0.05;
 export const NEXT_WITHIN_MS = 60_000;
 /** Who has watched so much from the beginning does not want to go on elsewhere. */
 export const OFFER_MS = 20_000;
+/** Between the end of a video and the next one of the queue: time to say no. */
+export const GO_ON_AFTER_MS = 8_000;
 /** How often the place is remembered: so much is seen again after a crash. */
 const REMEMBER_EVERY_MS = 5_000;
+
+/** What the player asks its surroundings about the videos after the open one. */
+export interface Following {
+  /** The first one that the viewer wants to see next. */
+  queued(): VideoCard | null;
+  /** What comes after this video: of the queue, or else of the library. */
+  after(videoId: string): VideoCard | null;
+  /** Opens it. */
+  goOn(): void;
+}
 
 interface Sound {
   volume: number;
@@ -29,6 +42,9 @@ export class Player {
   openError = $state<UiError | null>(null);
   /** Where the viewer left this video, while going on there is offered. */
   resumeMs = $state<number | null>(null);
+  /** Until the next video of the queue begins by itself. */
+  readonly countdown = new Countdown();
+  private hasEnded = false;
   private panelInWindow = $state(true);
   /** Full screen is for the picture: there the panel shows only when asked for. */
   private panelInFullscreen = $state(false);
@@ -45,15 +61,15 @@ export class Player {
     private readonly backend: Backend,
     private readonly toasts: Toasts,
     private readonly positions: Positions,
-    private readonly after: (videoId: string) => VideoCard | null,
+    private readonly following: Following,
     private readonly nowMs: () => number = () => Date.now(),
   ) {
     this.hints = new Hints(backend, nowMs);
   }
 
-  /** What comes after this video in the library. */
+  /** What comes after this video. */
   get next(): VideoCard | null {
-    return this.video === null ? null : this.after(this.video.video_id);
+    return this.video === null ? null : this.following.after(this.video.video_id);
   }
 
   get error(): UiError | null {
@@ -196,6 +212,7 @@ export class Player {
     const sound = this.sound.settle({ volume: report.volume, muted: report.muted }, now);
     this.playback = { ...report, ...sound, position_ms: this.position.settle(report.position_ms, now) };
     this.foresee(this.playback);
+    this.watchEnd(report.phase === "ended");
     // Who pauses, or moves while paused, may close the window next.
     this.remember(report.phase === "paused" ? 0 : REMEMBER_EVERY_MS);
   }
@@ -206,6 +223,14 @@ export class Player {
     this.hints.next(leftMs <= NEXT_WITHIN_MS ? (this.next?.video_id ?? null) : null);
     if (this.resumeMs !== null && playback.position_ms > OFFER_MS) this.stayHere();
     this.hints.resume(this.resumeMs);
+  }
+
+  /** At the end it goes on with what the viewer asked for. What merely follows in the library is offered, not begun. */
+  private watchEnd(ended: boolean): void {
+    if (ended === this.hasEnded) return;
+    this.hasEnded = ended;
+    if (ended && this.following.queued() !== null) this.countdown.start(GO_ON_AFTER_MS, () => this.following.goOn());
+    else this.countdown.stop();
   }
 
   /** Keeps the place in mind when it has moved by this much. */
@@ -233,6 +258,8 @@ export class Player {
     this.position.drop();
     this.sound.drop();
     this.hints.drop();
+    this.countdown.stop();
+    this.hasEnded = false;
     this.resumeMs = null;
     this.rememberedMs = 0;
     this.playback = null;
