@@ -321,6 +321,8 @@ pub enum LaneOutcome {
     Done,
     Running,
     Failed,
+    /// Taken back: another node was faster, or brings the rest.
+    Cancelled,
 }
 
 /// One decision of the smart client, as a sentence.

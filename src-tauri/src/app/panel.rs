@@ -129,7 +129,8 @@ fn lanes(session: &SessionSnapshot) -> Vec<Lane> {
         outcome: match bar.outcome {
             Outcome::Done => LaneOutcome::Done,
             Outcome::Running => LaneOutcome::Running,
-            Outcome::Failed | Outcome::Cancelled => LaneOutcome::Failed,
+            Outcome::Failed => LaneOutcome::Failed,
+            Outcome::Cancelled => LaneOutcome::Cancelled,
         },
     };
     let lane = |lane: &vstack_client::Lane| Lane {
