@@ -35,7 +35,7 @@ pub(crate) fn run(files: &[&str]) -> Result<ExitCode> {
     };
     let project = setup::prepare(purposes)?;
     build(&project)?;
-    let folder = empty_folder(&project)?;
+    let folder = empty_folder(&project, "demo")?;
     let videos = if files.is_empty() {
         vec![generated_clip(&project, &folder)?]
     } else {
@@ -62,9 +62,9 @@ fn build(project: &Project) -> Result<()> {
     step::must(command)
 }
 
-/// `target/demo`, with nothing of an earlier run but the clip.
-fn empty_folder(project: &Project) -> Result<PathBuf> {
-    let folder = project.root.join("target/demo");
+/// This folder of `target`, with nothing of an earlier run but the clip.
+pub(crate) fn empty_folder(project: &Project, name: &str) -> Result<PathBuf> {
+    let folder = project.root.join("target").join(name);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     for old in ["player.png", "unread.png", "player.log"] {
         let _ = fs::remove_file(folder.join(old));
@@ -76,7 +76,7 @@ fn empty_folder(project: &Project) -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn generated_clip(project: &Project, folder: &Path) -> Result<PathBuf> {
+pub(crate) fn generated_clip(project: &Project, folder: &Path) -> Result<PathBuf> {
     let clip = folder.join("V-Stack demo.mp4");
     if !clip.exists() {
         say::step("generating a clip of 60 s");
@@ -87,7 +87,7 @@ fn generated_clip(project: &Project, folder: &Path) -> Result<PathBuf> {
 }
 
 /// Uploads all files; the first one's id.
-fn upload(cluster: &Cluster, videos: &[PathBuf]) -> Result<String> {
+pub(crate) fn upload(cluster: &Cluster, videos: &[PathBuf]) -> Result<String> {
     let mut ids = Vec::new();
     for video in videos {
         say::step(&format!("uploading {}", video.display()));
@@ -103,7 +103,7 @@ fn upload(cluster: &Cluster, videos: &[PathBuf]) -> Result<String> {
 }
 
 /// The player, told which cluster and which video.
-fn player(project: &Project, cluster: &Cluster, video: &str) -> Command {
+pub(crate) fn player(project: &Project, cluster: &Cluster, video: &str) -> Command {
     let mut command = Command::new(project.binary("vstack-player"));
     command
         .args(["--play", video])
@@ -126,7 +126,7 @@ fn photograph(
     own_file: Option<&Path>,
 ) -> Result<()> {
     say::step("no display here: playing on a virtual one");
-    let screen = Screen::start(folder)?;
+    let screen = Screen::start(folder, screen::LAPTOP_PX)?;
     let mut command = player(project, cluster, video);
     command.arg("--json");
     screen.show(&mut command);

@@ -10,6 +10,7 @@ mod corpus;
 mod demo;
 mod layers;
 mod packages;
+mod picture;
 mod project;
 mod prove;
 mod say;
@@ -38,6 +39,7 @@ cargo xtask TASK
   prove NAME      proof runs of the store: power cuts, failing disks, kills, bit rot, fuzzing, mutants (no NAME: lists)
   bench NAME      measure against other servers and write docs/evaluation/NAME.md: client, consensus, erasure, predictor, repair, store; options
                   of the bench may follow (`--help` lists them). --rounds 1 --seconds 1 is done in minutes
+  picture         take the picture in the README anew, on a virtual display: docs/images/player.png
   setup           only install what is missing
   help            this text
 ";
@@ -62,6 +64,7 @@ fn run(words: &[&str]) -> Result<ExitCode> {
         ["bench", words @ ..] => bench::run(words),
         ["prove", words @ ..] => prove::run(words),
         ["setup"] => setup::run(),
+        ["picture"] => picture::run(),
         [] | ["help" | "--help" | "-h"] => {
             say::text(HELP);
             Ok(ExitCode::SUCCESS)

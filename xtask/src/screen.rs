@@ -11,6 +11,9 @@ use anyhow::{Context as _, Result, bail};
 use crate::step;
 use crate::vstack::Ended;
 
+/// The smallest display that people use.
+pub(crate) const LAPTOP_PX: (u32, u32) = (1280, 800);
+
 /// Ends with all its processes when it is dropped, the last one started first.
 pub(crate) struct Screen {
     _window_manager: Ended,
@@ -29,10 +32,12 @@ pub(crate) fn exists() -> bool {
 }
 
 impl Screen {
-    /// 1280x800 with GLX; logs and the runtime folder of its programs are in `folder`.
-    pub(crate) fn start(folder: &Path) -> Result<Self> {
+    /// With GLX; logs and the runtime folder of its programs are in `folder`.
+    pub(crate) fn start(folder: &Path, (width, height): (u32, u32)) -> Result<Self> {
         let mut xvfb = Command::new("Xvfb");
-        xvfb.args("-displayfd 1 -screen 0 1280x800x24 +extension GLX -nolisten tcp -noreset".split(' '));
+        let size = format!("{width}x{height}x24");
+        xvfb.args(["-displayfd", "1", "-screen", "0", &size]);
+        xvfb.args("+extension GLX -nolisten tcp -noreset".split(' '));
         let (server, number) = first_line(xvfb)?;
         let mut bus = Command::new("dbus-daemon");
         bus.args(["--session", "--nofork", "--nopidfile", "--print-address=1"]);
@@ -68,9 +73,14 @@ impl Screen {
 
     /// A picture of everything, as PNG.
     pub(crate) fn photograph(&self, file: &Path) -> Result<()> {
+        self.photograph_window("root", file)
+    }
+
+    /// A picture of the window with this title, without its frame.
+    pub(crate) fn photograph_window(&self, title: &str, file: &Path) -> Result<()> {
         let mut import = Command::new("import");
         import
-            .args(["-display", &self.display, "-window", "root"])
+            .args(["-display", &self.display, "-window", title])
             .arg(file);
         step::must(import)
     }

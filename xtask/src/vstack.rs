@@ -68,6 +68,8 @@ impl Vstack {
 pub(crate) struct Cluster {
     pub(crate) vstack: Vstack,
     pub(crate) metadata_url: String,
+    /// What it said when it was ready.
+    ready: Value,
     process: Ended,
 }
 
@@ -103,8 +105,17 @@ impl Cluster {
         Ok(Self {
             vstack,
             metadata_url: url.to_owned(),
+            ready,
             process,
         })
+    }
+
+    /// The process of one of its storage nodes.
+    pub(crate) fn node_pid(&self) -> Result<u64> {
+        let children = self.ready["children"].as_array().map_or(&[][..], Vec::as_slice);
+        let node = children.iter().find(|child| child["role"] == "storage");
+        node.and_then(|node| node["pid"].as_u64())
+            .context("the cluster names no storage node")
     }
 
     /// Drains it, and says when that did not work.

@@ -128,6 +128,15 @@ impl<'a> Watch<'a> {
         Ok(answer["likeness"].as_f64().filter(|_| same))
     }
 
+    /// Waits until it plays, at this place or later.
+    pub(crate) fn until_position(&mut self, from_ms: u64) -> Result<()> {
+        while self.report().is_none_or(|report| report.position_ms < from_ms) {
+            self.must_go_on()?;
+            sleep(PICTURE_PERIOD);
+        }
+        Ok(())
+    }
+
     /// The newest line of the player.
     fn line(&self) -> Option<Value> {
         let lines = fs::read_to_string(self.folder.join("player.json")).ok()?;
@@ -148,6 +157,15 @@ impl<'a> Watch<'a> {
     }
 
     fn next_picture(&mut self) -> Result<PathBuf> {
+        self.must_go_on()?;
+        let picture = self.folder.join("unread.png");
+        sleep(PICTURE_PERIOD);
+        self.screen.photograph(&picture)?;
+        Ok(picture)
+    }
+
+    /// The player runs, and there is time left.
+    fn must_go_on(&mut self) -> Result<()> {
         let log = self.folder.join("player.log");
         let picture = self.folder.join("unread.png");
         if !self.player.runs() {
@@ -161,9 +179,7 @@ impl<'a> Watch<'a> {
                 log.display()
             );
         }
-        sleep(PICTURE_PERIOD);
-        self.screen.photograph(&picture)?;
-        Ok(picture)
+        Ok(())
     }
 
     fn keep(&self, picture: &Path) -> Result<()> {
