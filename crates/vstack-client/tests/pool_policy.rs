@@ -1,6 +1,6 @@
 //! The pooled policy, told facts one by one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vstack_client::policy::{
     Action, AttemptId, BLOCK_BYTES, BlockRange, CancelReason, ChunkSpec, Fact, Failure, Micros, NodeIndex,
@@ -303,4 +303,38 @@ fn a_node_that_was_slow_to_answer_before_leaves_the_first_blocks_to_others() {
     };
     assert_eq!(first_block_at(None), 0);
     assert_eq!(first_block_at(Some(0)), 1);
+}
+
+/// Before it, playback does not begin.
+const GATE_BLOCKS: usize = 8;
+
+#[test]
+fn on_the_way_to_the_start_no_block_is_left_to_a_node_that_turned_out_slow() {
+    let mut told = Told::new(&copies(&[0, 1, 2]));
+    assert_eq!(told.at(0).len(), 2, "node 0 is asked for the first blocks");
+    let (began, mut had, mut come) = (told.now, BTreeSet::new(), BTreeMap::new());
+    while (0..GATE_BLOCKS).any(|block| !had.contains(&block)) {
+        assert!(
+            told.now - began < Micros::from_ms(350),
+            "{had:?} at {:?}",
+            told.now
+        );
+        told.now = told.now + Micros::from_ms(50);
+        // The others bring a request each; node 0 has 2 Mbit/s for all that it was asked for.
+        for start in [told.at(1), told.at(2)]
+            .iter()
+            .filter_map(|starts| starts.first())
+        {
+            told.deliver(start);
+            had.extend(blocks(start).blocks());
+        }
+        let slow = told.at(0);
+        for start in &slow {
+            let bytes = come.entry(start.attempt).or_insert(0_u64);
+            *bytes += 12_500 / slow.len() as u64;
+            let (attempt, bytes) = (start.attempt, *bytes);
+            told.tell(Fact::Progress { attempt, bytes });
+        }
+        told.tell(Fact::Tick);
+    }
 }

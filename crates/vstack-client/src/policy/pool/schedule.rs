@@ -381,9 +381,16 @@ impl Pool {
                 if flight.seq as usize != index {
                     continue;
                 }
-                let (eta, quiet) = self.expected_sec(now, other, flight, queued);
-                let range = tail_of(flight, quiet, limit);
-                let run = board.second_run(own.node, slot, range);
+                let (whole_eta, quiet) = self.expected_sec(now, other, flight, queued);
+                let tail = tail_of(flight, quiet, limit);
+                let mut run = board.second_run(own.node, slot, tail);
+                let mut eta = whole_eta;
+                if self.starved {
+                    // Somebody else may have the tail already, and playback waits for what is in front of it.
+                    run = run.or_else(|| board.second_run(own.node, slot, front_of(flight, tail)));
+                    let until = run.map(|run| self.shared_bytes(other, attempt, flight, run.end));
+                    eta = until.map_or(eta, |bytes| self.expected_sec(now, other, flight, bytes).0);
+                }
                 if let Some(run) = run.filter(|_| worst.is_none_or(|(slowest, ..)| eta > slowest)) {
                     worst = Some((eta, attempt, run));
                 }
@@ -404,6 +411,16 @@ impl Pool {
             range,
             hedges: Some(attempt),
         })
+    }
+
+    /// Bytes that a lane brings before it has brought this range up to a block: requests at one node share its line.
+    fn shared_bytes(&self, lane: usize, attempt: AttemptId, flight: &Flight, until: u32) -> f64 {
+        let up_to = u64::from(until.saturating_sub(flight.range.first)) * BLOCK_BYTES;
+        let own = up_to.min(flight.range_bytes).saturating_sub(flight.bytes);
+        let others = self.lanes[lane].flights.iter().filter(|id| **id != attempt);
+        let beside = others.filter_map(|id| self.flights.get(id));
+        let beside: u64 = beside.map(|other| other.remaining_bytes().min(own)).sum();
+        (own + beside) as f64
     }
 
     /// How long a range will take from now on, and how long it has been quiet.
@@ -521,6 +538,14 @@ fn tail_of(flight: &Flight, quiet: f64, limit: u32) -> BlockRange {
         next
     };
     BlockRange { first, end }
+}
+
+/// What is still to come before that tail.
+fn front_of(flight: &Flight, tail: BlockRange) -> BlockRange {
+    BlockRange {
+        first: flight.block(),
+        end: tail.first,
+    }
 }
 
 #[expect(
