@@ -31,7 +31,7 @@ impl Pool {
     pub(super) fn gate(&self) -> Option<(usize, u32)> {
         let first = self.first();
         let chunk = self.chunks.get(first).filter(|_| self.starved)?;
-        let bytes = self.starting_bytes(chunk);
+        let bytes = self.played_bytes(chunk) + self.config.prefix_bytes as f64;
         let row = f64::from(chunk.spec.shape.needed) * BLOCK_BYTES as f64;
         Some((first, schedule::whole((bytes / row).ceil())))
     }
@@ -41,13 +41,8 @@ impl Pool {
         (self.position - chunk.spec.start).0 as f64 / 1e6 * chunk.byte_rate()
     }
 
-    /// From the chunk's beginning to where the start gate lies.
-    fn starting_bytes(&self, chunk: &Chunk) -> f64 {
-        self.played_bytes(chunk) + self.config.small(self.config.prefix_bytes, chunk)
-    }
-
     fn may_begin(&self, chunk: &Chunk, prefix_bytes: u64) -> bool {
-        let enough = prefix_bytes as f64 >= self.starting_bytes(chunk);
+        let enough = prefix_bytes as f64 >= self.played_bytes(chunk) + self.config.prefix_bytes as f64;
         let flow: f64 = self.lanes.iter().map(Lane::live_rate).sum();
         enough && flow >= self.config.prefix_rate * chunk.byte_rate()
     }

@@ -56,29 +56,24 @@ pub struct PoolConfig {
     /// A range lasts this long.
     pub span: Micros,
     pub max_range_blocks: u32,
-    /// What may be asked for twice: this share of all bytes, and this much at once (but no more than [`at_once`] of the video).
-    ///
-    /// [`at_once`]: Self::at_once
+    /// What may be asked for twice: this share of all bytes, and this much at once, but no more than is played in
+    /// `hedge_at_once`: of a small video the bytes would be half a minute.
     #[serde(with = "exact")]
     pub hedge_share: f64,
     pub hedge_bytes: u64,
+    pub hedge_at_once: Micros,
     /// Take back ranges that are silent or overdue.
     pub reclaim: bool,
     /// Above `pace_above` of buffer, bytes are asked for at this multiple of the bitrate.
     #[serde(with = "exact")]
     pub pace: f64,
     pub pace_above: Micros,
-    /// Playback may start from this much of a chunk (but no more than [`at_once`] of it), if what flows is this multiple of
-    /// its bitrate.
-    ///
-    /// [`at_once`]: Self::at_once
+    /// Playback may start from this much of a chunk, if what flows is this multiple of its bitrate.
     pub prefix_bytes: u64,
     #[serde(with = "exact")]
     pub prefix_rate: f64,
     /// Playback may go on into a chunk that is not whole when it begins in less than this time.
     pub prefix_ahead: Micros,
-    /// The byte figures above are for videos of some Mbit/s; of a smaller one they would be half a minute.
-    pub at_once: Micros,
     /// Chunks, whole or not, that may be kept outside the window.
     pub keep_bytes: u64,
 }
@@ -96,22 +91,15 @@ impl Default for PoolConfig {
             max_range_blocks: 16,
             hedge_share: 0.05,
             hedge_bytes: 512 * 1024,
+            hedge_at_once: Micros::from_ms(3_000),
             reclaim: true,
             pace: 2.0,
             pace_above: Micros::from_ms(10_000),
             prefix_bytes: 512 * 1024,
             prefix_rate: 1.5,
             prefix_ahead: Micros::from_ms(2_000),
-            at_once: Micros::from_ms(3_000),
             keep_bytes: 64 * 1024 * 1024,
         }
-    }
-}
-
-impl PoolConfig {
-    /// `bytes`, or as much as is played in `at_once`.
-    fn small(&self, bytes: u64, chunk: &Chunk) -> f64 {
-        (bytes as f64).min(self.at_once.0 as f64 / 1e6 * chunk.byte_rate())
     }
 }
 

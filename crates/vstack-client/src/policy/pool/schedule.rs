@@ -350,7 +350,8 @@ impl Pool {
     /// R8: the second half of the slowest range of these chunks, if this lane would have it much earlier.
     fn hedge(&self, now: Micros, lane: usize, near: &[usize]) -> Option<Choice> {
         let first = self.chunks.get(self.first())?;
-        let at_once = self.config.small(self.config.hedge_bytes, first);
+        let played = self.config.hedge_at_once.0 as f64 / 1e6 * first.byte_rate();
+        let at_once = played.min(self.config.hedge_bytes as f64);
         let budget = self.config.hedge_share * self.received_bytes as f64 + at_once;
         if self.config.hedge_bytes == 0 || self.hedged_bytes as f64 > budget && !self.panics() {
             return None;
