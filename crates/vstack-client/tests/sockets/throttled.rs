@@ -28,7 +28,7 @@ async fn open(cluster: &TestCluster, policy: PolicyName) -> Session {
 /// What a loss came to.
 struct Loss {
     victim: NodeRef,
-    /// Of the request that was under way.
+    /// Of the last request that was under way.
     seq: u32,
     report: SessionReport,
     told: Vec<EventKind>,
@@ -121,7 +121,8 @@ async fn check_seed(lose: impl Fn(&Handle), expected: impl Fn(&Failure) -> bool)
         report.faults
     );
     let fault = report.faults.first().expect("the loss is a fault");
-    assert!(fault.seq == seq && expected(&fault.failure), "{fault:?}");
+    // An earlier chunk may still be on its way from the same node.
+    assert!(fault.seq <= seq && expected(&fault.failure), "{fault:?}");
 }
 
 /// Nobody but the lost node is blamed.
