@@ -21,7 +21,7 @@ pub enum PolicyConfig {
 #[derive(Debug, Clone)]
 pub enum Policy {
     Seed(Seed),
-    Pool(Pool),
+    Pool(Box<Pool>),
 }
 
 impl Policy {
@@ -30,7 +30,7 @@ impl Policy {
     pub fn new(config: PolicyConfig, chunks: Vec<ChunkSpec>) -> Self {
         match config {
             PolicyConfig::Seed(config) => Self::Seed(Seed::new(config, chunks)),
-            PolicyConfig::Pool(config) => Self::Pool(Pool::new(config, chunks)),
+            PolicyConfig::Pool(config) => Self::Pool(Box::new(Pool::new(config, chunks))),
         }
     }
 
@@ -66,7 +66,7 @@ impl Policy {
         let actions = cancels.chain(drops).collect();
         *self = match config {
             PolicyConfig::Seed(config) => Self::Seed(Seed::resume(config, handover)),
-            PolicyConfig::Pool(config) => Self::Pool(Pool::resume(config, handover)),
+            PolicyConfig::Pool(config) => Self::Pool(Box::new(Pool::resume(config, handover))),
         };
         actions
     }
