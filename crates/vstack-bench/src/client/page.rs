@@ -196,7 +196,7 @@ impl Page<'_> {
     }
 
     fn crowd_table(&self) -> String {
-        let mut table = "Pool with start from 512 KiB. `4:2:1` are the node's weights for answers that are needed within 6 s, within 12 s \
+        let mut table = "Pool with start from 512 KiB. `8:2:1` are the node's weights for answers that are needed within 6 s, within 12 s \
                          and later, none below a quarter of an equal share; pace is the multiple of the bitrate at which a client asks \
                          above 10 s in store. Good: began within 2 s and never stalled.\n\n\
                          | scenario | policy | start-up p50 s | p95 s | stalled % | stall s | good % | buffer s | waste % | requests per chunk | \
