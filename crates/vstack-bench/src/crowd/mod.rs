@@ -27,11 +27,13 @@ pub(crate) use sessions::{Arguments, Figures, run as run_sessions};
 const SMALL: Footage = Footage {
     chunk_bytes: 125_000,
     chunk_ms: 4_000,
+    fragment_bytes: 32 * 1024,
 };
 /// 1.6 Mbit/s, as in the simulator.
 const FULL: Footage = Footage {
     chunk_bytes: 2_000_000,
     chunk_ms: 10_000,
+    fragment_bytes: 128 * 1024,
 };
 /// 1.4 times what a hundred viewers of 1.6 Mbit/s need, and of 0.25.
 const FULL_MBIT: [f64; 3] = [120.0, 60.0, 40.0];
@@ -70,6 +72,8 @@ pub(crate) struct Options {
 struct Footage {
     chunk_bytes: usize,
     chunk_ms: u64,
+    /// A second or less, as our ingest makes them.
+    fragment_bytes: usize,
 }
 
 /// One crowd.
@@ -150,7 +154,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 async fn play(options: &Options, cell: &Cell, policy: PolicyName) -> Result<Figures> {
     let footage = cell.footage;
-    let content = Content::random(options.chunks, footage.chunk_bytes, footage.chunk_ms, 1);
+    let content = Content::random(options.chunks, footage.chunk_bytes, footage.chunk_ms, 1)
+        .in_fragments(footage.fragment_bytes);
     let folder = fresh(&options.work, "nodes")?;
     let mut nodes = Vec::new();
     for (number, egress_mbit) in cell.egress_mbit.iter().enumerate() {

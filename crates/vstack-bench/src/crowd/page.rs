@@ -35,6 +35,9 @@ pub(super) fn write(page: &Path, work: &Path, rows: &[(Cell, PolicyName, Figures
         };
         writeln!(lines, "{}", serde_json::to_string(&line)?)?;
     }
+    if let Some(folder) = page.parent() {
+        std::fs::create_dir_all(folder).context("cannot make the page's folder")?;
+    }
     std::fs::write(page.with_extension("jsonl"), lines).context("cannot write the figures")?;
     std::fs::write(page, markdown(work, rows, &missed)?).context("cannot write the page")?;
     Ok(missed)
