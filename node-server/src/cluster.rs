@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use vstack_api::wire::VideoQuery;
-use vstack_api::{ErrorCode, MetadataClient};
-use vstack_core::id::VideoId;
+use vstack_api::wire::{NodeEntry, VideoQuery};
+use vstack_api::{ApiError, ErrorCode, MetadataClient};
+use vstack_core::id::{NodeId, VideoId};
+use vstack_core::node_name::label;
 use vstack_server::dev::{ClusterState, DEFAULT_PORT_BASE};
 
 use crate::args::Place;
@@ -46,6 +47,27 @@ pub(crate) fn metadata_url(place: &Place) -> String {
 
 pub(crate) fn catalogue(place: &Place) -> MetadataClient {
     MetadataClient::new(&metadata_url(place))
+}
+
+/// What nodes are called.
+#[derive(Debug)]
+pub(crate) struct Names(Vec<NodeEntry>);
+
+impl Names {
+    pub(crate) async fn read(catalogue: &MetadataClient) -> Result<Self, ApiError> {
+        catalogue.nodes().await.map(Self)
+    }
+
+    pub(crate) fn of(&self, node: NodeId) -> String {
+        let entry = self.0.iter().find(|entry| entry.node_id == node);
+        label(entry.and_then(|entry| entry.name.as_deref()), node)
+    }
+
+    /// The node at this address.
+    pub(crate) fn at(&self, url: &str) -> String {
+        let entry = self.0.iter().find(|entry| entry.node_url == url);
+        entry.map_or_else(|| "-".to_owned(), NodeEntry::label)
+    }
 }
 
 /// The video with this id, or the only one with this title.

@@ -36,12 +36,13 @@ fn described(ready: &ClusterReady) -> String {
         .iter()
         .map(|child| {
             let node = child.node_id.map(|id| id.to_string()).unwrap_or_default();
-            vec![child.role.clone(), child.url.clone(), child.pid.to_string(), node]
+            let name = child.name.clone().unwrap_or_else(|| child.role.clone());
+            vec![name, child.url.clone(), child.pid.to_string(), node]
         })
         .collect();
     format!(
         "{}\n\nThe cluster is ready; its data is in {}. Ctrl-C stops it.\n  vstack upload FILE --metadata-url {}",
-        table::table(&["role", "address", "pid", "node id"], &rows),
+        table::table(&["name", "address", "pid", "node id"], &rows),
         ready.data_dir,
         ready.metadata_url
     )

@@ -62,7 +62,7 @@ async fn run(arguments: Arguments, output: &Output) -> Result<(), Failure> {
     let _logs = logs::start(&arguments.command)?;
     let place = arguments.place;
     match arguments.command {
-        Command::Serve(options) => Box::pin(serve::run(options, place, output)).await,
+        Command::Serve(options) => Box::pin(serve::run(*options, place, output)).await,
         Command::Dev(options) => Box::pin(dev::run(options, output)).await,
         Command::Upload(options) => Box::pin(upload::run(options, &place, output)).await,
         Command::Video(command) => Box::pin(video::run(command, &place, output)).await,

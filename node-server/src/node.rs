@@ -59,7 +59,7 @@ async fn list(catalogue: &MetadataClient, output: &Output) -> Result<(), Failure
             let rows: Vec<Vec<String>> = nodes.iter().map(row).collect();
             table::table(
                 &[
-                    "id", "address", "health", "state", "rack", "disk", "chunks", "version",
+                    "name", "address", "health", "state", "rack", "disk", "chunks", "version", "id",
                 ],
                 &rows,
             )
@@ -70,7 +70,7 @@ async fn list(catalogue: &MetadataClient, output: &Output) -> Result<(), Failure
 
 fn row(node: &NodeEntry) -> Vec<String> {
     vec![
-        node.node_id.to_string(),
+        node.label(),
         node.node_url.clone(),
         health(node).to_owned(),
         node.state.as_str().to_owned(),
@@ -78,6 +78,7 @@ fn row(node: &NodeEntry) -> Vec<String> {
         format!("{:.1} %", node.disk_usage),
         node.chunk_count.to_string(),
         node.version.clone(),
+        node.node_id.to_string(),
     ]
 }
 
@@ -87,13 +88,16 @@ async fn info(catalogue: &MetadataClient, text: &str, output: &Output) -> Result
     Ok(())
 }
 
-/// The node with this id, which may have been removed, or the only one whose id begins like this or that is at this
-/// address.
+/// The node with this id, which may have been removed, the one with this name, or the only one whose id begins like this
+/// or that is at this address.
 async fn find(catalogue: &MetadataClient, text: &str) -> Result<NodeId, Failure> {
     if let Ok(id) = text.parse() {
         return Ok(id);
     }
     let nodes = catalogue.nodes().await?;
+    if let Some(named) = nodes.iter().find(|node| node.name.as_deref() == Some(text)) {
+        return Ok(named.node_id);
+    }
     let address = text.trim_end_matches('/');
     let is_meant = |node: &&NodeEntry| {
         node.node_url == address || (!text.is_empty() && node.node_id.to_string().starts_with(text))
@@ -103,7 +107,7 @@ async fn find(catalogue: &MetadataClient, text: &str) -> Result<NodeId, Failure>
         (Some(node), None) => Ok(node.node_id),
         (None, _) => Err(Failure::problem(
             ErrorCode::NotFound,
-            format!("no node has the id or address \"{text}\"; `vstack node list` shows what is there"),
+            format!("no node has the name, id or address \"{text}\"; `vstack node list` shows what is there"),
         )),
         (Some(_), Some(_)) => Err(Failure::problem(
             ErrorCode::Conflict,
@@ -123,10 +127,11 @@ const fn health(node: &NodeEntry) -> &'static str {
 fn described(detail: &NodeDetail) -> String {
     let node = &detail.entry;
     format!(
-        "{}  {}\n  health   {}\n  state    {}\n  rack     {}\n  parts    {}, of which {} lie nowhere else\n  disk     {:.1} % used\n  \
+        "{}  {}\n  id       {}\n  health   {}\n  state    {}\n  rack     {}\n  parts    {}, of which {} lie nowhere else\n  disk     {:.1} % used\n  \
          version  {}, start {}",
-        node.node_id,
+        node.label(),
         node.node_url,
+        node.node_id,
         health(node),
         node.state.as_str(),
         node.rack.as_deref().unwrap_or("not named: its host"),

@@ -6,6 +6,7 @@ use vstack_api::policy::{
 };
 use vstack_core::cost::{Change, Cost, Outcome};
 use vstack_core::durability::ModeFigures;
+use vstack_core::node_name::label;
 use vstack_core::time::UnixMillis;
 
 use crate::args::{Place, PolicyCommand};
@@ -222,7 +223,7 @@ fn costs(report: &PolicyReport) -> String {
         .iter()
         .map(|node| {
             vec![
-                node.node_url.clone(),
+                label(node.name.as_deref(), node.load.node_id),
                 table::size(node.load.copies_bytes),
                 table::size(node.load.shards_bytes),
                 rate(node.load.read_bytes_per_second),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use vstack_api::redundancy::{BalanceState, NodeUse, RebalanceView};
+use vstack_core::node_name::label;
 
 use crate::args::{Place, RebalanceCommand};
 use crate::failure::Failure;
@@ -36,7 +37,7 @@ pub(crate) async fn run(command: RebalanceCommand, place: &Place, output: &Outpu
 
 fn described(view: &RebalanceView) -> String {
     let rows: Vec<Vec<String>> = view.nodes.iter().map(row).collect();
-    let header = ["address", "rack", "used", "share", "after", "share"];
+    let header = ["node", "address", "rack", "used", "share", "after", "share"];
     format!("{}\n\n{}", next_step(view), table::table(&header, &rows))
 }
 
@@ -48,6 +49,7 @@ fn row(node: &NodeUse) -> Vec<String> {
         )
     };
     vec![
+        label(node.name.as_deref(), node.node_id),
         node.node_url.clone(),
         node.rack.clone().unwrap_or_else(|| "-".to_owned()),
         table::size(node.used_bytes),

@@ -7,6 +7,7 @@ use vstack_api::MetadataClient;
 use vstack_api::redundancy::{PartWord, RedundancyChoice, RedundancyStatus, VideoRedundancyView, Work};
 
 use crate::args::RedundancyName;
+use crate::cluster::Names;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::{cluster, table};
@@ -27,7 +28,8 @@ impl From<RedundancyName> for RedundancyChoice {
 pub(crate) async fn show(catalogue: &MetadataClient, text: &str, output: &Output) -> Result<(), Failure> {
     let video = cluster::find_video(catalogue, text).await?;
     let view = catalogue.redundancy(video).await?;
-    output.say(&view, || described(&view));
+    let names = Names::read(catalogue).await?;
+    output.say(&view, || described(&view, &names));
     Ok(())
 }
 
@@ -57,17 +59,17 @@ pub(crate) async fn set(
     Ok(())
 }
 
-fn described(view: &VideoRedundancyView) -> String {
+fn described(view: &VideoRedundancyView, names: &Names) -> String {
     let rows: Vec<Vec<String>> = view
         .map
         .iter()
         .map(|chunk| {
             let parts = chunk.parts.iter().map(|part| {
                 let shard = part.shard.map_or_else(String::new, |shard| format!(".s{shard}"));
-                let id: String = part.node_id.to_string().chars().take(8).collect();
+                let node = names.of(part.node_id);
                 match part.state {
-                    PartWord::Good => format!("{id}{shard}"),
-                    state => format!("{id}{shard} ({})", word(state)),
+                    PartWord::Good => format!("{node}{shard}"),
+                    state => format!("{node}{shard} ({})", word(state)),
                 }
             });
             vec![

@@ -30,6 +30,8 @@ pub(crate) struct RoleConfig {
     /// Of a storage node.
     pub(crate) rack: Option<String>,
     /// Of a storage node.
+    pub(crate) name: Option<String>,
+    /// Of a storage node.
     pub(crate) superblock_mib: Option<u64>,
     /// Of a storage node.
     pub(crate) reserve_mib: Option<u64>,
@@ -54,6 +56,7 @@ pub(crate) async fn start(config: RoleConfig) -> Result<Running, StartError> {
         metadata_url,
         advertise_url,
         rack,
+        name,
         superblock_mib,
         reserve_mib,
         egress_mbit,
@@ -74,6 +77,7 @@ pub(crate) async fn start(config: RoleConfig) -> Result<Running, StartError> {
             node.metadata_url = metadata_url;
             node.public_url = advertise_url;
             node.rack = rack;
+            node.name = name;
             node.superblock_bytes = superblock_mib.map(|mib| mib * MIB);
             node.reserve_bytes = reserve_mib.map(|mib| mib.saturating_mul(MIB));
             node.egress_mbit = egress_mbit;

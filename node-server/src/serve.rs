@@ -24,9 +24,10 @@ pub(crate) async fn run(options: ServeOptions, place: Place, output: &Output) ->
     let configs = checked(&options, &place)?;
     let mut running = Vec::new();
     for config in configs {
+        let name = config.name.clone().filter(|_| config.role == RoleName::Storage);
         match start_one(config, &running).await {
             Ok(role) => {
-                output.say(&ready_line(&role), || {
+                output.say(&ready_line(&role, name), || {
                     format!("{} listens on {}", role.role, role.url)
                 });
                 running.push(role);
@@ -88,6 +89,7 @@ fn checked(options: &ServeOptions, place: &Place) -> Result<Vec<RoleConfig>, Fai
         metadata_url: place.metadata_url.clone(),
         advertise_url: options.advertise_url.clone(),
         rack: options.rack.clone(),
+        name: options.name.clone(),
         superblock_mib: options.superblock_mib,
         reserve_mib: options.reserve_mib,
         egress_mbit: options.egress_mbit,
@@ -141,11 +143,12 @@ async fn start_one(mut config: RoleConfig, running: &[Running]) -> Result<Runnin
     start(config).await
 }
 
-fn ready_line(running: &Running) -> ServeReady {
+fn ready_line(running: &Running, name: Option<String>) -> ServeReady {
     ServeReady {
         role: running.role.to_owned(),
         url: running.url.clone(),
         node_id: running.node_id,
+        name,
         pid: std::process::id(),
     }
 }

@@ -110,6 +110,7 @@ fn described(status: &Status) -> String {
         status_lines(&status.redundancy),
         table::table(
             &[
+                "name",
                 "address",
                 "status",
                 "disk",
@@ -156,6 +157,7 @@ fn row(node: &NodeStatus, status: &Status) -> Vec<String> {
         .iter()
         .find(|child| child.node_id == Some(node.node_id));
     vec![
+        node.label(),
         node.node_url.clone(),
         node.status.as_str().to_owned(),
         format!("{:.1} %", node.disk_usage),

@@ -9,6 +9,7 @@ use vstack_core::id::VideoId;
 use vstack_core::manifest::{Manifest, VideoStatus, seconds_to_ms};
 
 use crate::args::{ListOptions, Place, SortName, VideoCommand};
+use crate::cluster::Names;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::{cluster, redundancy, table};
@@ -95,7 +96,8 @@ async fn info(catalogue: &MetadataClient, text: &str, output: &Output) -> Result
         codecs: manifest.codecs.clone(),
         chunks_by_node: chunks_by_node(&manifest),
     };
-    output.say(&facts, || described(&facts));
+    let names = Names::read(catalogue).await?;
+    output.say(&facts, || described(&facts, &names));
     Ok(())
 }
 
@@ -109,7 +111,7 @@ fn chunks_by_node(manifest: &Manifest) -> BTreeMap<String, u32> {
     counts
 }
 
-fn described(facts: &VideoFacts) -> String {
+fn described(facts: &VideoFacts, names: &Names) -> String {
     let VideoFacts {
         entry,
         codecs,
@@ -117,7 +119,7 @@ fn described(facts: &VideoFacts) -> String {
     } = facts;
     let nodes = chunks_by_node
         .iter()
-        .map(|(url, count)| format!("  {url}  {count} chunks"));
+        .map(|(url, count)| format!("  {}  {url}  {count} chunks", names.at(url)));
     format!(
         "{}\n  id          {}\n  length      {}\n  size        {}\n  status      {}\n  protection  {}\n  codecs      {codecs}\n  \
          chunks      {}\n  views       {}\n  created     {}\nwhere its chunks are\n{}",

@@ -30,6 +30,9 @@ pub enum ListedState {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ObjectPage {
     pub node_id: NodeId,
+    /// What the catalogue called it last, so that one that is made anew can go on.
+    #[serde(default)]
+    pub name: Option<String>,
     pub incarnation: Incarnation,
     pub boot_epoch: u64,
     /// Highest generation of the catalogue that the node has seen.

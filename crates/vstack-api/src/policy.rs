@@ -72,6 +72,8 @@ pub struct ThresholdCost {
 /// A node's load and its address.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeCost {
+    #[serde(default)]
+    pub name: Option<String>,
     pub node_url: String,
     #[serde(flatten)]
     pub load: NodeLoad,

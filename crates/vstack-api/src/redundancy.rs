@@ -166,6 +166,8 @@ pub struct RedundancyStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeUse {
     pub node_id: NodeId,
+    #[serde(default)]
+    pub name: Option<String>,
     pub node_url: String,
     pub rack: Option<String>,
     pub capacity_bytes: u64,

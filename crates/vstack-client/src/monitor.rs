@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 use vstack_api::{ApiError, StorageClient};
+use vstack_core::node_name::order;
 
 use crate::clock::micros;
 use crate::cluster::Shared;
@@ -28,14 +29,15 @@ const ROUNDS_BETWEEN_LISTS: u32 = 5;
 /// Reads the list of nodes.
 pub(crate) async fn read_nodes(shared: &Shared) -> Result<(), ApiError> {
     let mut nodes = shared.catalogue.nodes().await?;
-    // By address, shorter ones first so that port 9999 comes before 10000: the order in which people set nodes up, and
-    // in which `vstack dev` names them.
-    nodes.sort_by(|a, b| (a.node_url.len(), &a.node_url).cmp(&(b.node_url.len(), &b.node_url)));
+    // By name: the same node has the same place, and so the same colour, in every session.
+    nodes.sort_by(|a, b| order(&a.label()).cmp(&order(&b.label())));
     let mut table = shared.nodes();
     let mut news = false;
     for node in nodes {
         news |= table.is_news(node.node_id, &node.node_url);
-        table.register(node.node_id, &node.node_url);
+        if let Some(index) = table.register(node.node_id, &node.node_url) {
+            table.name(index, node.name.as_deref());
+        }
     }
     drop(table);
     if news {
@@ -82,7 +84,8 @@ pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
                     }
                 }
                 if round.is_multiple_of(ROUNDS_BETWEEN_LISTS) && lists.is_empty() {
-                    lists.spawn(reread_nodes(Arc::clone(&shared)));
+                    let reading = Arc::clone(&shared);
+                    lists.spawn(async move { reread_nodes(&reading).await });
                     let shared = Arc::clone(&shared);
                     lists.spawn_blocking(move || shared.save_history());
                 }
@@ -91,8 +94,15 @@ pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     }
 }
 
-async fn reread_nodes(shared: Arc<Shared>) {
-    if let Err(error) = read_nodes(&shared).await {
+/// Learns what nodes are called that a manifest named and the list did not yet.
+pub(crate) async fn name_newcomers(shared: &Shared) {
+    if !shared.nodes().all_named() {
+        reread_nodes(shared).await;
+    }
+}
+
+async fn reread_nodes(shared: &Shared) {
+    if let Err(error) = read_nodes(shared).await {
         tracing::debug!(%error, "the list of nodes cannot be read; the known ones stay");
     }
 }

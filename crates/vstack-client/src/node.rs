@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use vstack_api::{Endpoint, StorageClient, Transport};
 use vstack_core::id::NodeId;
 use vstack_core::node::NodeHealth;
+use vstack_core::node_name;
 use vstack_core::time::UnixMillis;
 
 use crate::clock::Clock;
@@ -20,7 +21,7 @@ const COLOURS: u16 = 5;
 pub struct NodeRef {
     /// Place in the client's list, from 0; the same while the client lives.
     pub index: u16,
-    /// `node-1` for index 0.
+    /// What the catalogue calls it; the beginning of its id as long as that is not known.
     pub name: String,
     pub node_id: NodeId,
 }
@@ -41,6 +42,7 @@ pub struct Measurements {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeView {
     pub index: u16,
+    /// As in [`NodeRef`].
     pub name: String,
     pub node_id: NodeId,
     pub node_url: String,
@@ -95,10 +97,18 @@ fn mean(samples: &[f64]) -> Option<f64> {
 #[derive(Debug)]
 struct Node {
     id: NodeId,
+    /// `None` for one that manifests name and the catalogue has not listed yet.
+    name: Option<String>,
     client: StorageClient,
 }
 
-/// All nodes that a client has heard of: the first list by address, later ones as they come. Nodes are never taken out,
+impl Node {
+    fn label(&self) -> String {
+        node_name::label(self.name.as_deref(), self.id)
+    }
+}
+
+/// All nodes that a client has heard of: the first list by name, later ones as they come. Nodes are never taken out,
 /// so an index stays.
 #[derive(Debug)]
 pub(crate) struct NodeTable {
@@ -134,7 +144,8 @@ impl NodeTable {
         let client = StorageClient(Endpoint::with_transport(url, Arc::clone(&self.transport)));
         match known {
             None => {
-                self.nodes.push(Node { id, client });
+                let name = None;
+                self.nodes.push(Node { id, name, client });
                 if let Some(prior) = self.remembered.remove(&id) {
                     self.records.record_mut(index).remember(Micros(0), prior);
                 }
@@ -145,6 +156,22 @@ impl NodeTable {
             Some(_) => {}
         }
         Some(index)
+    }
+
+    /// Calls a node as the catalogue does now. A name belongs to one node: whoever had it before has none.
+    pub(crate) fn name(&mut self, index: NodeIndex, name: Option<&str>) {
+        let Some(name) = name else { return };
+        for node in &mut self.nodes {
+            node.name.take_if(|known| known == name);
+        }
+        if let Some(node) = self.nodes.get_mut(usize::from(index.0)) {
+            node.name = Some(name.to_owned());
+        }
+    }
+
+    /// Whether the catalogue has named all of them.
+    pub(crate) fn all_named(&self) -> bool {
+        self.nodes.iter().all(|node| node.name.is_some())
     }
 
     /// How each node serves, as of `now`, where that is known.
@@ -173,14 +200,11 @@ impl NodeTable {
     }
 
     pub(crate) fn node_ref(&self, index: NodeIndex) -> NodeRef {
-        let node_id = self
-            .nodes
-            .get(usize::from(index.0))
-            .map_or(NodeId(uuid::Uuid::nil()), |node| node.id);
+        let node = self.nodes.get(usize::from(index.0));
         NodeRef {
             index: index.0,
-            name: index.to_string(),
-            node_id,
+            name: node.map(Node::label).unwrap_or_default(),
+            node_id: node.map_or(NodeId(uuid::Uuid::nil()), |node| node.id),
         }
     }
 
@@ -190,7 +214,7 @@ impl NodeTable {
             let record = self.records.record(index).cloned().unwrap_or_default();
             NodeView {
                 index: index.0,
-                name: index.to_string(),
+                name: node.label(),
                 node_id: node.id,
                 node_url: node.client.0.base_url().to_owned(),
                 computed_score: record.score(),

@@ -51,16 +51,15 @@ impl TraceSink {
         manifest: &Manifest,
         chunks: &[ChunkSpec],
     ) -> Recorder {
-        let addresses = |clients: Vec<(_, vstack_api::StorageClient)>| {
-            let address = |(_, client): (_, vstack_api::StorageClient)| client.0.base_url().to_owned();
-            clients.into_iter().map(address).collect()
-        };
+        let known = cluster.nodes().views(&cluster.clock).into_iter();
+        let (nodes, node_names) = known.map(|node| (node.node_url, node.name)).unzip();
         let head = Head {
             version: TRACE_VERSION,
             written_by: env!("CARGO_PKG_VERSION").to_owned(),
             video_id: manifest.video_id,
             zero_at: cluster.clock.unix(crate::policy::Micros(0)),
-            nodes: addresses(cluster.nodes().clients()),
+            nodes,
+            node_names,
             policy: cluster.config.policy_config_of(policy),
             chunks: chunks.to_vec(),
         };

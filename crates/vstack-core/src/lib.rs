@@ -14,6 +14,7 @@ pub mod keys;
 pub mod limits;
 pub mod manifest;
 pub mod node;
+pub mod node_name;
 pub mod paxos;
 pub mod placement;
 pub mod popularity;

@@ -202,6 +202,8 @@ pub struct NodeReport {
     pub capacity_bytes: u64,
     /// What fails together with it, in its operator's words.
     pub rack: Option<String>,
+    /// What it wants to be called.
+    pub name: Option<String>,
 }
 
 /// OPEN of one chunk for full copies.
@@ -297,7 +299,7 @@ pub enum Reply {
 }
 
 /// The catalogue's view of the node that reported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeartbeatReply {
     /// What it was thought to be until now; `None` when it registers.
     pub before: Option<NodeHealth>,
@@ -308,6 +310,15 @@ pub struct HeartbeatReply {
     /// What the node writes down, so that no later life of the catalogue can have the same; `None` while nothing is
     /// granted.
     pub generation: Option<u64>,
+    pub named: Named,
+}
+
+/// What a node is called from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    pub name: String,
+    /// It asked for another one, which a node that lives has.
+    pub refused: bool,
 }
 
 /// What lies on a node.

@@ -29,7 +29,7 @@ pub use backup::{BackupFacts, begin_anew, known_urls, restore};
 pub use check::{Finding, check_file};
 pub use command::{
     Behind, Cmd, Collectable, CommitChunk, CommittedChunk, FinalizeVideo, HeartbeatReply, Imported,
-    MeasuredWork, NodeChange, NodeParts, NodeReport, OpenChunk, OpenParts, OpenedChunk, Reply,
+    MeasuredWork, Named, NodeChange, NodeParts, NodeReport, OpenChunk, OpenParts, OpenedChunk, Reply,
 };
 pub use error::MetaError;
 pub use object::{CatalogueObject, PlacedChunk};

@@ -27,7 +27,7 @@ const CACHE_KIB: u32 = 65_536;
 const MMAP_BYTES: i64 = 268_435_456;
 
 /// One file for each change, in the order in which they were released. A file that was released never changes.
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 9] = [
     include_str!("schema/0001-first.sql"),
     include_str!("schema/0002-views.sql"),
     include_str!("schema/0003-node-states.sql"),
@@ -36,6 +36,7 @@ const STEPS: [&str; 8] = [
     include_str!("schema/0006-balance.sql"),
     include_str!("schema/0007-creations.sql"),
     include_str!("schema/0008-remembered.sql"),
+    include_str!("schema/0009-node-names.sql"),
 ];
 
 fn migrations() -> Migrations<'static> {

@@ -10,7 +10,9 @@ use vstack_core::paxos::OpenKind;
 use vstack_core::paxos::master::{Conflict, Fault, Value};
 use vstack_core::placement::Part;
 use vstack_core::time::UnixMillis;
-use vstack_meta::{Cmd, HeartbeatReply, MetaError, MetaStore, NodeChange, NodeParts, NodeReport, Reply};
+use vstack_meta::{
+    Cmd, HeartbeatReply, MetaError, MetaStore, Named, NodeChange, NodeParts, NodeReport, Reply,
+};
 
 /// Just enough silence for a node to count as suspect.
 const SILENT: UnixMillis = UnixMillis(T0.0 + 5_000);
@@ -41,6 +43,10 @@ async fn the_first_heartbeat_registers_and_silence_is_judged() {
             lost_parts: 0,
             returned: false,
             generation: Some(catalogue.store.generation()),
+            named: Named {
+                name: "node-6".to_owned(),
+                refused: false,
+            },
         }
     );
     let later = beat(&catalogue, report(9), SILENT).await.unwrap();

@@ -183,6 +183,7 @@ impl Viewer {
             video_id: VideoId(Default::default()),
             zero_at,
             nodes: Vec::new(),
+            node_names: Vec::new(),
             policy: self.config,
             chunks: self.specs.clone(),
         };

@@ -52,7 +52,7 @@ pub(crate) enum Command {
     /// A whole cluster on this machine, one process for each role.
     Dev(DevOptions),
     /// One or more roles, as operators run them.
-    Serve(ServeOptions),
+    Serve(Box<ServeOptions>),
     /// Upload videos.
     Upload(UploadOptions),
     /// The library.

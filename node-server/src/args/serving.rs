@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use vstack_server::dev::{DEFAULT_NODES, DEFAULT_PORT_BASE, MAX_NODES};
 
-use super::values::{label, not_negative, positive};
+use super::values::{label, node_name, not_negative, positive};
 
 #[derive(Debug, Args)]
 pub(crate) struct DevOptions {
@@ -61,6 +61,9 @@ pub(crate) struct ServeOptions {
     /// Address under which others reach the storage node, where it is not the one it listens on.
     #[arg(long, value_name = "URL")]
     pub(crate) advertise_url: Option<String>,
+    /// What a storage node is called in every table and chart; no two nodes have the same [default: the catalogue numbers it].
+    #[arg(long, value_name = "NAME", value_parser = node_name)]
+    pub(crate) name: Option<String>,
     /// Rack or other place whose machines fail together: parts of a chunk are spread over racks [default: the node's host].
     #[arg(long, value_name = "NAME", value_parser = label)]
     pub(crate) rack: Option<String>,

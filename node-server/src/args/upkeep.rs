@@ -11,10 +11,13 @@ pub(crate) enum NodeCommand {
     /// All nodes.
     List,
     /// One node, and what lies on it.
-    Info { node: String },
+    Info {
+        /// Name, id, the beginning of an id, or address.
+        node: String,
+    },
     /// No new chunks go there, so that it can be emptied; or go there again.
     Drain {
-        /// Id, the beginning of an id, or address.
+        /// Name, id, the beginning of an id, or address.
         node: String,
         /// End the draining.
         #[arg(long)]

@@ -1,6 +1,7 @@
 //! Values that several options take, checked where they are read.
 
 use vstack_core::limits::MAX_LABEL_BYTES;
+use vstack_core::node_name::{NODE_NAME_RULE, is_node_name};
 use vstack_core::rendezvous::is_label;
 
 /// A rack.
@@ -10,6 +11,14 @@ pub(super) fn label(text: &str) -> Result<String, String> {
         false => Err(format!(
             "a rack is called by one word of at most {MAX_LABEL_BYTES} bytes"
         )),
+    }
+}
+
+/// What a node is called.
+pub(super) fn node_name(text: &str) -> Result<String, String> {
+    match is_node_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err(NODE_NAME_RULE.to_owned()),
     }
 }
 
@@ -70,5 +79,11 @@ mod tests {
         assert_eq!(label("attic"), Ok("attic".to_owned()));
         assert!(label("in the attic").is_err());
         assert!(label("").is_err());
+    }
+
+    #[test]
+    fn a_node_name_is_a_word_in_lower_case() {
+        assert_eq!(node_name("node-7"), Ok("node-7".to_owned()));
+        assert!(node_name("Node 7").is_err());
     }
 }

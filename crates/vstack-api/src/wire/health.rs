@@ -10,6 +10,9 @@ use vstack_core::id::{ChunkId, Incarnation, NodeId};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StorageHealth {
     pub node_id: NodeId,
+    /// What the catalogue calls it; `null` before its first answer.
+    #[serde(default)]
+    pub name: Option<String>,
     /// Percent of the disk in use.
     pub disk_usage: f64,
     pub chunk_count: u64,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use vstack_core::id::{Incarnation, NodeId};
 use vstack_core::keys::{Canonical, DerivedKey, Mac};
 use vstack_core::node::{NodeHealth, NodeState};
+use vstack_core::node_name;
 
 /// Body of `POST /nodes/{node_id}/heartbeat`. Unknown fields are ignored, so that a newer node can report more.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +36,9 @@ pub struct Heartbeat {
     /// What fails together with this node, in its operator's words; its host where nobody named it.
     #[serde(default)]
     pub rack: Option<String>,
+    /// What its operator calls it; the catalogue numbers a node that nobody named.
+    #[serde(default)]
+    pub name: Option<String>,
     pub mac: Mac,
 }
 
@@ -46,13 +50,15 @@ const fn first_protocol() -> u32 {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HeartbeatAnswer {
-    /// Taken, but odd: `clock_skew`.
+    /// Taken, but odd: `clock_skew`; `name_taken` when another node that lives is called as this one would be.
     pub warnings: Vec<String>,
     /// The catalogue's clock.
     pub clock_ms: u64,
     /// The life of the catalogue that grants now; absent while it grants nothing.
     #[serde(default)]
     pub generation: Option<Generation>,
+    /// What the node is called in this cluster.
+    pub name: Option<String>,
 }
 
 /// A generation of the catalogue, signed with the grant key. A node writes the highest one down: a catalogue that was
@@ -104,6 +110,9 @@ impl Heartbeat {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeEntry {
     pub node_id: NodeId,
+    /// What it is called everywhere; no two nodes have the same. `null` until its first heartbeat here.
+    #[serde(default)]
+    pub name: Option<String>,
     pub node_url: String,
     /// Percent of the disk in use.
     pub disk_usage: f64,
@@ -129,6 +138,14 @@ pub struct NodeEntry {
     pub incarnation: Incarnation,
     pub boot_epoch: u64,
     pub version: String,
+}
+
+impl NodeEntry {
+    /// Its name, or the beginning of its id where it has none.
+    #[must_use]
+    pub fn label(&self) -> String {
+        node_name::label(self.name.as_deref(), self.node_id)
+    }
 }
 
 /// Answer to `GET /nodes/{node_id}` and to every change of a node's state.

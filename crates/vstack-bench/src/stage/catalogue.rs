@@ -26,7 +26,10 @@ struct Pages {
 
 impl Catalogue {
     pub(crate) async fn start(holders: &[Holder], manifest: &Manifest) -> Result<Self> {
-        let entries: Vec<_> = holders.iter().map(Holder::entry).collect();
+        let entries: Vec<_> = (1..)
+            .zip(holders)
+            .map(|(number, holder)| holder.entry(number))
+            .collect();
         let pages = Arc::new(Pages {
             nodes: serde_json::to_vec(&entries)?,
             manifest: serde_json::to_vec(manifest)?,

@@ -15,6 +15,7 @@ use vstack_core::manifest::{
     Redundancy, VideoStatus,
 };
 use vstack_core::node::{NodeHealth, NodeState};
+use vstack_core::node_name::numbered;
 use vstack_erasure::{DATA_SHARDS, PARITY_SHARDS, Shards, encode};
 
 /// Chunks, by sequence number.
@@ -217,9 +218,11 @@ fn part(holder: &Holder, shard: Option<u8>, digest: ChunkDigest) -> ManifestPart
 }
 
 impl Holder {
-    pub(crate) fn entry(&self) -> NodeEntry {
+    /// `node-1` is the first.
+    pub(crate) fn entry(&self, number: u64) -> NodeEntry {
         NodeEntry {
             node_id: self.node_id,
+            name: Some(numbered(number)),
             node_url: self.url.clone(),
             disk_usage: 1.0,
             last_seen: "2025-01-01T00:00:00Z".to_owned(),

@@ -105,14 +105,15 @@ impl Sub for Micros {
     }
 }
 
-/// A node's place in this client's list; `node-1` has index 0. Stable while the client lives.
+/// A node's place in this client's list, from 0. Stable while the client lives; what people call the node is the catalogue's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct NodeIndex(pub u16);
 
+/// By its place, as traces have it: the policy knows no names.
 impl fmt::Display for NodeIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "node-{}", u32::from(self.0) + 1)
+        write!(f, "node [{}]", self.0)
     }
 }
 

@@ -22,6 +22,7 @@ use crate::cluster::Cluster;
 use crate::config::PolicyName;
 use crate::error::ClientError;
 use crate::event::SessionEvent;
+use crate::monitor::name_newcomers;
 use crate::policy::prefetch::Hint;
 use crate::report::SessionReport;
 use crate::snapshot::SessionSnapshot;
@@ -73,6 +74,7 @@ impl Session {
         let opened = cluster.shared().clock.now();
         let manifest = cluster.catalogue().manifest(video).await?;
         let sources = sources(&manifest, &mut cluster.shared().nodes())?;
+        name_newcomers(cluster.shared()).await;
         let specs = specs(&manifest, &sources);
         let policy = cluster.policy();
         let recorder = trace.map(|sink| sink.recorder(cluster.shared(), policy, &manifest, &specs));

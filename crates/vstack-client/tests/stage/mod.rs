@@ -78,10 +78,9 @@ impl Stage {
             manifests.insert(video.to_string(), manifest);
             names.push(video);
         }
-        let nodes: Vec<_> = paths
-            .iter()
-            .zip(&ids)
-            .map(|(path, id)| entry(&path.url(), *id))
+        let nodes: Vec<_> = (1..)
+            .zip(paths.iter().zip(&ids))
+            .map(|(number, (path, id))| entry(number, &path.url(), *id))
             .collect();
         let catalogue = serve(catalogue(json!(nodes), manifests)).await;
         Self {
@@ -225,9 +224,9 @@ fn manifest(
     })
 }
 
-fn entry(url: &str, id: Uuid) -> serde_json::Value {
+fn entry(number: u64, url: &str, id: Uuid) -> serde_json::Value {
     json!({
-        "node_url": url, "node_id": id, "disk_usage": 1.0, "last_seen": "2025-01-01T00:00:00Z", "silent_ms": 0,
+        "node_url": url, "node_id": id, "name": format!("node-{number}"), "disk_usage": 1.0, "last_seen": "2025-01-01T00:00:00Z", "silent_ms": 0,
         "chunk_count": 0, "status": "healthy", "state": "active", "read_only": false,
         "incarnation": Uuid::nil(), "boot_epoch": 1, "version": "", "capacity_bytes": 0,
         "quarantined": false, "rack": null,

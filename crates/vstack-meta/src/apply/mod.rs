@@ -4,6 +4,7 @@ pub(crate) mod chunks;
 mod import;
 mod lost;
 pub(crate) mod memory;
+mod names;
 pub(crate) mod nodes;
 mod redundancy;
 mod remembered;

@@ -10,7 +10,7 @@ use vstack_core::id::{Incarnation, NodeId};
 use vstack_core::node::{NodeHealth, NodeState, Steadiness};
 use vstack_core::time::UnixMillis;
 
-use super::{behind, generation, raise_generation};
+use super::{behind, generation, names, raise_generation};
 use crate::codec::{Place, RowSum, signed};
 use crate::command::{Behind, HeartbeatReply, NodeReport};
 use crate::error::MetaError;
@@ -35,6 +35,7 @@ pub(super) fn heartbeat(
         .as_ref()
         .map(|known| known.steadiness.after_heartbeat(known.last_heartbeat, now));
     write(connection, report, steadiness.unwrap_or_default(), now)?;
+    let named = names::settle(connection, report, now)?;
     let lost_parts = match &known {
         Some(known) if known.incarnation != report.incarnation => lose_parts(connection, &report.url)?,
         _ => 0,
@@ -53,6 +54,7 @@ pub(super) fn heartbeat(
         lost_parts,
         returned,
         generation,
+        named,
     })
 }
 
@@ -278,6 +280,7 @@ mod tests {
             highest_generation: 0,
             capacity_bytes: 0,
             rack: None,
+            name: None,
         }
     }
 

@@ -35,6 +35,10 @@ pub struct NodeRecord {
     pub capacity_bytes: u64,
     /// What fails together with it, in its operator's words.
     pub rack: Option<String>,
+    /// What it is called; `None` until its first heartbeat here.
+    pub name: Option<String>,
+    /// Whether it asked for this name itself.
+    pub name_asked: bool,
 }
 
 impl NodeRecord {
@@ -67,7 +71,8 @@ impl NodeRecord {
 }
 
 const COLUMNS: &str = "node_id, node_url, last_heartbeat, disk_usage_percent, chunk_count, version, incarnation, \
-     boot_epoch, read_only, highest_generation, row_sum, state, retired_incarnation, readopt, gaps, last_gap, capacity_bytes, rack";
+     boot_epoch, read_only, highest_generation, row_sum, state, retired_incarnation, readopt, gaps, last_gap, capacity_bytes, rack, \
+     name, name_asked";
 
 struct RawNode {
     node_id: String,
@@ -88,6 +93,8 @@ struct RawNode {
     last_gap: i64,
     capacity_bytes: i64,
     rack: Option<String>,
+    name: Option<String>,
+    name_asked: bool,
 }
 
 impl RawNode {
@@ -111,6 +118,8 @@ impl RawNode {
             last_gap: row.get(15)?,
             capacity_bytes: row.get(16)?,
             rack: row.get(17)?,
+            name: row.get(18)?,
+            name_asked: row.get(19)?,
         })
     }
 
@@ -146,6 +155,8 @@ impl RawNode {
             },
             capacity_bytes: place.unsigned(self.capacity_bytes)?,
             rack: self.rack,
+            name: self.name,
+            name_asked: self.name_asked,
             url: self.url,
             version: self.version,
         })
@@ -156,6 +167,15 @@ pub(crate) fn find_node(connection: &Connection, node: NodeId) -> Result<Option<
     let raw = connection
         .prepare_cached(&format!("SELECT {COLUMNS} FROM storage_nodes WHERE node_id = ?1"))?
         .query_row([node.to_string()], RawNode::read)
+        .optional()?;
+    raw.map(RawNode::decode).transpose()
+}
+
+/// The node that is called so.
+pub(crate) fn node_named(connection: &Connection, name: &str) -> Result<Option<NodeRecord>, MetaError> {
+    let raw = connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM storage_nodes WHERE name = ?1"))?
+        .query_row([name], RawNode::read)
         .optional()?;
     raw.map(RawNode::decode).transpose()
 }

@@ -60,6 +60,7 @@ pub fn report(number: u128) -> NodeReport {
         highest_generation: 0,
         capacity_bytes: 1 << 30,
         rack: None,
+        name: None,
     }
 }
 

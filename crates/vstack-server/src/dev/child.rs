@@ -31,6 +31,9 @@ pub struct ServeReady {
     pub url: String,
     /// Of a storage node.
     pub node_id: Option<NodeId>,
+    /// What the node was told to be called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     pub pid: u32,
 }
 
@@ -88,7 +91,7 @@ impl Order {
             command.args(["--metadata-url", url]);
         }
         if self.role == "storage" {
-            command.args(["--superblock-mib", SUPERBLOCK_MIB]);
+            command.args(["--superblock-mib", SUPERBLOCK_MIB, "--name", &self.name]);
         }
         if std::env::var_os("RUST_LOG").is_none() {
             // Each role has its own log file; the terminal is for what matters.

@@ -16,6 +16,7 @@ use vstack_api::wire::{Generation, Heartbeat, HeartbeatAnswer, NodeAction, NodeD
 use vstack_core::id::NodeId;
 use vstack_core::limits::{CLOCK_SKEW_MS, HEARTBEAT_MS, MAX_LABEL_BYTES, PROTOCOL_VERSION};
 use vstack_core::node::{NodeHealth, NodeState};
+use vstack_core::node_name::{NODE_NAME_RULE, is_node_name, order};
 use vstack_core::rendezvous::is_label;
 use vstack_core::time::UnixMillis;
 use vstack_meta::{Cmd, MetaError, NodeChange, NodeParts, NodeRecord, NodeReport, Reply};
@@ -42,7 +43,7 @@ pub(super) async fn heartbeat(
     }
     check_heartbeat(&heartbeat)?;
     let now = metadata.now();
-    let warnings = warnings(node, &heartbeat, now);
+    let mut warnings = warnings(node, &heartbeat, now);
     let report = NodeReport {
         node,
         url: heartbeat.url.clone(),
@@ -55,9 +56,10 @@ pub(super) async fn heartbeat(
         highest_generation: heartbeat.highest_generation,
         capacity_bytes: heartbeat.capacity_bytes,
         rack: heartbeat.rack.clone(),
+        name: heartbeat.name.clone(),
     };
     let reply = metadata.apply(Cmd::Heartbeat { report, now }).await?;
-    let mut generation = None;
+    let (mut generation, mut name) = (None, None);
     if let Reply::Heartbeat(reply) = reply {
         let signed = |number| Generation::signed(&metadata.key.grant_key(), number);
         generation = reply.generation.map(signed);
@@ -65,7 +67,7 @@ pub(super) async fn heartbeat(
             metadata.announced.note(node, told, heartbeat.highest_generation);
         }
         if reply.before.is_none() {
-            info!(%node, url = %heartbeat.url, "node registered");
+            info!(%node, name = reply.named.name, url = %heartbeat.url, "node registered");
         }
         if reply.returned {
             metadata.redundancy.trust.returned(node);
@@ -73,12 +75,17 @@ pub(super) async fn heartbeat(
         if reply.lost_parts > 0 {
             warn!(%node, parts = reply.lost_parts, "node came back with another disk, its parts are lost");
         }
+        if reply.named.refused {
+            warnings.push("name_taken".to_owned());
+        }
+        name = Some(reply.named.name);
     }
     let clock_ms = now.0;
     Ok(Json(HeartbeatAnswer {
         warnings,
         clock_ms,
         generation,
+        name,
     }))
 }
 
@@ -119,18 +126,16 @@ fn check_heartbeat(heartbeat: &Heartbeat) -> Answer<()> {
     if heartbeat.rack.as_deref().is_some_and(|rack| !is_label(rack)) {
         return input::invalid("rack", format!("it is a word of at most {MAX_LABEL_BYTES} bytes"));
     }
+    if heartbeat.name.as_deref().is_some_and(|name| !is_node_name(name)) {
+        return input::invalid("name", NODE_NAME_RULE);
+    }
     Ok(())
 }
 
 pub(super) async fn all(State(metadata): State<Arc<Metadata>>) -> Answer<Json<Vec<NodeEntry>>> {
     let nodes = metadata.nodes().await?;
     let members = nodes.iter().filter(|node| node.is_member());
-    let distrusted = metadata.distrusted(&nodes);
-    Ok(Json(
-        members
-            .map(|node| entry(node, &distrusted, metadata.now()))
-            .collect(),
-    ))
+    Ok(Json(listed(&metadata, &nodes, members)))
 }
 
 pub(super) async fn show(
@@ -194,13 +199,25 @@ pub(super) async fn healthy(State(metadata): State<Arc<Metadata>>) -> Answer<Jso
     let healthy = nodes
         .iter()
         .filter(|node| node.is_member() && node.health(now) == NodeHealth::Healthy);
-    let distrusted = metadata.distrusted(&nodes);
-    Ok(Json(healthy.map(|node| entry(node, &distrusted, now)).collect()))
+    Ok(Json(listed(&metadata, &nodes, healthy)))
+}
+
+/// By name.
+fn listed<'a>(
+    metadata: &Metadata,
+    nodes: &[NodeRecord],
+    chosen: impl Iterator<Item = &'a NodeRecord>,
+) -> Vec<NodeEntry> {
+    let (distrusted, now) = (metadata.distrusted(nodes), metadata.now());
+    let mut entries: Vec<NodeEntry> = chosen.map(|node| entry(node, &distrusted, now)).collect();
+    entries.sort_by(|a, b| order(&a.label()).cmp(&order(&b.label())));
+    entries
 }
 
 fn entry(node: &NodeRecord, distrusted: &BTreeSet<NodeId>, now: UnixMillis) -> NodeEntry {
     NodeEntry {
         node_id: node.node,
+        name: node.name.clone(),
         node_url: node.url.clone(),
         disk_usage: node.disk_usage_percent,
         last_seen: rfc3339(node.last_heartbeat),

@@ -139,6 +139,7 @@ fn report(url: &str, page: &ObjectPage) -> NodeReport {
         highest_generation: page.highest_generation,
         capacity_bytes: 0,
         rack: None,
+        name: page.name.clone(),
     }
 }
 

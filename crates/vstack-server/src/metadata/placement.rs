@@ -213,6 +213,8 @@ mod tests {
             steadiness: Steadiness::default(),
             capacity_bytes: 1 << 40,
             rack: None,
+            name: None,
+            name_asked: false,
         }
     }
 

@@ -47,6 +47,7 @@ pub(super) async fn run(node: Arc<Node>, catalogue: MetadataClient, stop: Cancel
         last = Some(sent.is_ok());
         note_standing(&node, &sent);
         if let Ok(answer) = sent {
+            note_name(&node, answer.name);
             note_generation(&node, answer.generation).await;
         }
     }
@@ -75,6 +76,21 @@ const fn shuts_out(code: ErrorCode) -> bool {
         code,
         ErrorCode::NodeRolledBack | ErrorCode::DuplicateNode | ErrorCode::NodeRemoved
     )
+}
+
+/// A name that another node has is its operator's to sort out; it is said once.
+fn note_name(node: &Node, name: Option<String>) {
+    let Some(name) = name else { return };
+    if !node.set_called(name.clone()) {
+        return;
+    }
+    match &node.name {
+        Some(wanted) if *wanted != name => warn!(
+            wanted,
+            name, "another node has the name that this one was given, so it is called otherwise"
+        ),
+        _ => info!(name, "the catalogue calls this node by its name"),
+    }
 }
 
 /// Writes down which life of the catalogue grants now. A failing disk is the store's to report.
@@ -113,6 +129,7 @@ async fn current(node: &Arc<Node>) -> Answer<Heartbeat> {
         clock_ms: Some(node.clock.now().0),
         capacity_bytes: stats.stored_bytes.saturating_add(stats.disk_available_bytes),
         rack: node.rack.clone(),
+        name: node.name.clone(),
         mac: node.receipt_key.sign(&message),
     })
 }

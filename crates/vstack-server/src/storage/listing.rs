@@ -46,6 +46,7 @@ fn page(node: &Node, after: Option<(ChunkId, Ballot)>) -> ObjectPage {
     let entries = node.store.objects(after, MAX_LISTED);
     let (identity, stats) = (node.store.identity(), node.store.stats());
     ObjectPage {
+        name: node.called(),
         node_id: identity.node_id,
         incarnation: identity.incarnation,
         boot_epoch: identity.boot_epoch,

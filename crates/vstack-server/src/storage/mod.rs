@@ -70,6 +70,8 @@ pub struct StorageConfig {
     pub public_url: Option<String>,
     /// What fails together with this node; its host, if not given.
     pub rack: Option<String>,
+    /// What this node is to be called; the catalogue numbers it, if not given.
+    pub name: Option<String>,
     /// Room on the disk that writes leave alone; 5 % if not given.
     pub reserve_bytes: Option<u64>,
     /// Largest superblock; 1 GiB if not given. Each open one reserves this much of the disk.
@@ -98,6 +100,7 @@ impl StorageConfig {
             metadata_url: None,
             public_url: None,
             rack: None,
+            name: None,
             reserve_bytes: None,
             superblock_bytes: None,
             upkeep: true,
@@ -231,6 +234,7 @@ async fn health(State(node): State<Arc<Node>>) -> Answer<axum::Json<StorageHealt
     let read_only_reason = fault.or_else(|| node.shut_out());
     Ok(axum::Json(StorageHealth {
         node_id: identity.node_id,
+        name: node.called(),
         disk_usage: stats.disk_used_percent,
         chunk_count: stats.chunk_count,
         uptime: node.uptime_sec(),

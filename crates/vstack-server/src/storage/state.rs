@@ -39,6 +39,8 @@ pub(super) struct Node {
     pub(super) url: String,
     /// What fails together with this node.
     pub(super) rack: Option<String>,
+    /// What its operator calls it.
+    pub(super) name: Option<String>,
     /// Where inventories go; none without it.
     pub(super) catalogue: Option<MetadataClient>,
     pub(super) load: Load,
@@ -54,6 +56,8 @@ pub(super) struct Node {
     disk_usage: Mutex<(Instant, f64)>,
     /// Why the catalogue does not take this node for the one it knows.
     shut_out: Mutex<Option<String>>,
+    /// What the catalogue calls it.
+    called: Mutex<Option<String>>,
     started: Instant,
 }
 
@@ -74,6 +78,7 @@ impl Node {
             store,
             url,
             rack: config.rack.clone(),
+            name: config.name.clone(),
             catalogue: catalogue.map(|url| MetadataClient::with_transport(url, Arc::clone(transport))),
             load: Load::default(),
             egress: Egress::new(config.egress_mbit, config.weights),
@@ -86,6 +91,7 @@ impl Node {
             fence: Mutex::default(),
             disk_usage,
             shut_out: Mutex::default(),
+            called: Mutex::default(),
             started: now,
         }
     }
@@ -100,6 +106,19 @@ impl Node {
         let news = known.is_some() != reason.is_some();
         *known = reason;
         news
+    }
+
+    /// Notes what the catalogue calls this node. Gives whether that is news.
+    pub(super) fn set_called(&self, name: String) -> bool {
+        let mut known = self.called.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = known.as_ref() != Some(&name);
+        *known = Some(name);
+        news
+    }
+
+    /// What the catalogue calls this node, once it has said so.
+    pub(super) fn called(&self) -> Option<String> {
+        self.called.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Why nothing is written here although the disk would take it.

@@ -36,6 +36,9 @@ pub struct Head {
     pub zero_at: UnixMillis,
     /// Addresses of the nodes that were known, by index; for people.
     pub nodes: Vec<String>,
+    /// What these nodes were called, by index; for people.
+    #[serde(default)]
+    pub node_names: Vec<String>,
     pub policy: PolicyConfig,
     pub chunks: Vec<ChunkSpec>,
 }

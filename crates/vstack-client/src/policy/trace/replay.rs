@@ -266,6 +266,7 @@ mod tests {
             video_id: VideoId(Uuid::nil()),
             zero_at: UnixMillis(0),
             nodes: Vec::new(),
+            node_names: Vec::new(),
             policy: config,
             chunks: (0..4).map(chunk).collect(),
         };

@@ -17,6 +17,7 @@ use vstack_api::wire::NodeEntry;
 use vstack_client::{ClientConfig, Cluster, EventKind, PolicyName, SessionEvent};
 use vstack_core::id::{ChunkId, VideoId};
 use vstack_core::manifest::{InitSegment, Manifest};
+use vstack_core::node_name::numbered;
 use vstack_emulator::{Emulator, Profile};
 
 pub(crate) use node::{Behaviour, LOAD, TestNode};
@@ -84,14 +85,8 @@ impl TestCluster {
         Self::with_nodes(nodes, footage, replicas_of)
     }
 
-    fn with_nodes(
-        mut nodes: Vec<TestNode>,
-        footage: Footage,
-        replicas_of: impl Fn(u32) -> Vec<usize>,
-    ) -> Self {
+    fn with_nodes(nodes: Vec<TestNode>, footage: Footage, replicas_of: impl Fn(u32) -> Vec<usize>) -> Self {
         let video = VideoId(Uuid::new_v4());
-        // The order in which clients name them.
-        nodes.sort_by_key(|node| (node.url.len(), node.url.clone()));
         let node_count = nodes.len();
         let mut source = BTreeMap::new();
         let mut place = |id: ChunkId, size: usize, replicas: &[usize]| {
@@ -127,7 +122,11 @@ impl TestCluster {
             chunk: init,
         };
         let manifest = Arc::new(Mutex::new(manifest(video, init, poster, chunks)));
-        let listed = Arc::new(Mutex::new(nodes.iter().map(node_entry).collect()));
+        // At whatever addresses: the first one is `node-1`.
+        let listed = (1..)
+            .zip(&nodes)
+            .map(|(number, node)| node_entry(node, numbered(number)));
+        let listed = Arc::new(Mutex::new(listed.collect()));
         let metadata = start_metadata(Arc::clone(&listed), Arc::clone(&manifest));
         Self {
             nodes,
@@ -144,7 +143,7 @@ impl TestCluster {
     pub(crate) fn join(&mut self, from: u32) {
         let node = start_node();
         let listed = &mut self.listed.lock().expect("no test panicked with it");
-        listed.push(node_entry(&node));
+        listed.push(node_entry(&node, numbered(self.nodes.len() as u64 + 1)));
         let mut manifest = self.manifest.lock().expect("no test panicked with it");
         for chunk in manifest
             .chunks

@@ -132,9 +132,10 @@ pub(super) fn start_node() -> TestNode {
     }
 }
 
-pub(super) fn node_entry(node: &TestNode) -> NodeEntry {
+pub(super) fn node_entry(node: &TestNode, name: String) -> NodeEntry {
     NodeEntry {
         node_id: node.id,
+        name: Some(name),
         node_url: node.url.clone(),
         disk_usage: 1.0,
         last_seen: "2025-01-01T00:00:00Z".to_owned(),

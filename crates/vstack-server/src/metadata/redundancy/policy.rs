@@ -101,7 +101,7 @@ pub(in crate::metadata) async fn report(
                 cost: at(hot_above).cost,
             })
             .collect(),
-        node_loads: with_addresses(loads(&library, &placed, half_life_ms), &library.nodes),
+        node_loads: with_names(loads(&library, &placed, half_life_ms), &library.nodes),
         modes: modes(size_bytes, size_bytes, &repair),
         repair,
     }))
@@ -116,18 +116,16 @@ fn loads(library: &Library, placed: &[PlacedChunks], half_life_ms: u64) -> Vec<N
     node_loads(placed, &popularity, half_life_ms)
 }
 
-fn with_addresses(loads: Vec<NodeLoad>, nodes: &[NodeRecord]) -> Vec<NodeCost> {
-    let address = |id: NodeId| {
-        let node = nodes.iter().find(|node| node.node == id);
-        node.map(|node| node.url.clone()).unwrap_or_default()
-    };
-    loads
-        .into_iter()
-        .map(|load| NodeCost {
-            node_url: address(load.node_id),
+fn with_names(loads: Vec<NodeLoad>, nodes: &[NodeRecord]) -> Vec<NodeCost> {
+    let cost = |load: NodeLoad| {
+        let node = nodes.iter().find(|node| node.node == load.node_id);
+        NodeCost {
+            name: node.and_then(|node| node.name.clone()),
+            node_url: node.map(|node| node.url.clone()).unwrap_or_default(),
             load,
-        })
-        .collect()
+        }
+    };
+    loads.into_iter().map(cost).collect()
 }
 
 /// What each mode costs `size_bytes`, where a library of `library_bytes` has that mode alone.

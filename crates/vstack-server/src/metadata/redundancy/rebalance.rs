@@ -97,6 +97,7 @@ async fn view(metadata: &Metadata) -> Answer<RebalanceView> {
         loads.get(&node.node).map_or(0, |load| load.used_bytes)
     };
     let node_use = |node: &NodeRecord| NodeUse {
+        name: node.name.clone(),
         node_id: node.node,
         node_url: node.url.clone(),
         rack: node.rack.clone(),

@@ -30,6 +30,7 @@ fn heartbeat(key: &ClusterKey, signer: NodeId, url: &str, boot_epoch: u64) -> He
         clock_ms: None,
         capacity_bytes: 0,
         rack: None,
+        name: None,
         mac: key
             .receipt_key(signer)
             .sign(&Heartbeat::canonical(signer, url, incarnation, boot_epoch)),

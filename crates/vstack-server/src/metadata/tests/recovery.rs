@@ -1,10 +1,11 @@
 //! Catalogue objects, backups, and catalogues that come back from them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use vstack_api::ErrorCode;
 use vstack_core::ballot::Ballot;
-use vstack_core::id::{ChunkId, ChunkKind, VideoId};
+use vstack_core::id::{ChunkId, ChunkKind, NodeId, VideoId};
 use vstack_core::manifest::Manifest;
 
 use super::cluster::{Cluster, code, key, start_metadata, until};
@@ -35,6 +36,12 @@ async fn until_caught_up(cluster: &Cluster) {
         opened.is_ok()
     })
     .await;
+}
+
+/// What the nodes are called.
+async fn names(cluster: &Cluster) -> BTreeMap<NodeId, Option<String>> {
+    let nodes = cluster.catalogue.nodes().await.unwrap().into_iter();
+    nodes.map(|node| (node.node_id, node.name)).collect()
 }
 
 /// All but the addresses' order.
@@ -164,6 +171,7 @@ async fn a_catalogue_rebuilt_from_its_nodes_equals_the_original() {
         until_written(&cluster, video, 1).await;
         before.push(cluster.catalogue.manifest(video).await.unwrap());
     }
+    let names = names(&cluster).await;
     let urls: Vec<String> = cluster.nodes.iter().map(|node| node.url.clone()).collect();
     let cluster = cluster
         .restarted(async |data| {
@@ -180,6 +188,7 @@ async fn a_catalogue_rebuilt_from_its_nodes_equals_the_original() {
         })
         .await;
     until_caught_up(&cluster).await;
+    assert_eq!(self::names(&cluster).await, names);
     for manifest in &before {
         let after = cluster.catalogue.manifest(manifest.video_id).await.unwrap();
         assert_eq!(facts(&after), facts(manifest));
