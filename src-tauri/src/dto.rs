@@ -187,7 +187,7 @@ pub enum PlaybackPhase {
 pub struct SourceSpan {
     pub start_ms: u64,
     pub end_ms: u64,
-    /// Colour index of the node, 0 to 4.
+    /// The node's place in the client's list; five colours repeat along it.
     pub node: u32,
 }
 
@@ -195,9 +195,9 @@ pub struct SourceSpan {
 #[derive(Debug, Clone, PartialEq, Serialize, TS)]
 pub struct NodeCard {
     pub node_id: String,
-    /// `node-1`, counted in the order of the cluster's list.
+    /// What the whole cluster calls it.
     pub name: String,
-    /// Colour index, 0 to 4.
+    /// Place in the client's list; five colours repeat along it.
     pub node: u32,
     pub status: NodeStatus,
     pub score: f64,
@@ -269,7 +269,7 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq, Serialize, TS)]
 pub struct ReportNode {
     pub name: String,
-    /// Colour index, 0 to 4.
+    /// As in [`NodeCard`].
     pub node: u32,
     /// Verified.
     pub bytes: u64,
@@ -280,7 +280,7 @@ pub struct ReportNode {
 #[derive(Debug, Clone, PartialEq, Serialize, TS)]
 pub struct ReportFault {
     pub name: String,
-    /// Colour index, 0 to 4.
+    /// As in [`NodeCard`].
     pub node: u32,
     /// The latest of them, in words that follow the node's name.
     pub failure: String,
@@ -302,7 +302,7 @@ pub struct ReportAhead {
 /// The downloads from one node.
 #[derive(Debug, Clone, PartialEq, Serialize, TS)]
 pub struct Lane {
-    /// Colour index, 0 to 4.
+    /// As in [`NodeCard`].
     pub node: u32,
     pub bars: Vec<LaneBar>,
 }

@@ -291,16 +291,18 @@ fn the_node_that_serves_most_dies_and_the_panel_says_so_while_the_video_plays_on
     until("five nodes in the panel, each with a chart", PATIENCE, || {
         (stage.page.count(&format!("{panel} svg")) >= 5).then_some(())
     });
+    check_names(&stage);
     let busiest = until("a node that served", PATIENCE, || {
         let script = "const cards = [...document.querySelectorAll('[data-testid=node-card]')];\
             const served = (card) => Number(card.dataset.bytes);\
             cards.sort((a, b) => served(b) - served(a));\
-            return served(cards[0]) > 0 ? cards[0].dataset.nodeId : null";
+            return served(cards[0]) > 0 ? cards[0].dataset.nodeName : null";
         stage.page.run(script).as_str().map(str::to_owned)
     });
+    // As the README has it: what the panel names is killed by the name that `vstack status` has.
     signal(stage.cluster.pid_of(&busiest), Signal::KILL);
     until("the panel says that it is down", PATIENCE, || {
-        let card = stage.page.text(&format!("{panel}[data-node-id='{busiest}']"));
+        let card = stage.page.text(&format!("{panel}[data-node-name='{busiest}']"));
         card.contains("down").then_some(())
     });
     let at_ms = stage.position_ms();
@@ -315,6 +317,28 @@ fn the_node_that_serves_most_dies_and_the_panel_says_so_while_the_video_plays_on
     check_report(&stage.page);
     let file = check_saved_trace(&stage.page);
     check_trace_is_found(&stage, &file);
+}
+
+/// The panel calls each node, and its lane, as `vstack dev` does, in that order.
+fn check_names(stage: &Stage) {
+    let named = |field: &str| {
+        format!("[...document.querySelectorAll('[data-testid=node-card]')].map((one) => one.dataset.{field})")
+    };
+    let (ids, names) = (named("nodeId"), named("nodeName"));
+    let cards = stage.page.run(&format!("return [{ids}, {names}]"));
+    let started = stage
+        .cluster
+        .children
+        .iter()
+        .filter(|child| child["role"] == "storage");
+    let (ids, names): (Vec<_>, Vec<_>) = started
+        .map(|child| (child["node_id"].clone(), child["name"].clone()))
+        .unzip();
+    assert_eq!(cards, serde_json::json!([ids, names]));
+    let lanes = "return [...document.querySelectorAll('[data-testid=lanes] .name')].map((one) => one.title)";
+    until("a lane for each node, under its name", PATIENCE, || {
+        (stage.page.run(lanes) == serde_json::json!(names)).then_some(())
+    });
 }
 
 /// The report has the figures that the panel has.

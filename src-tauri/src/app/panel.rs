@@ -10,7 +10,6 @@ use vstack_client::{NodeCount, NodeView, Outcome, SessionSnapshot};
 use vstack_core::id::NodeId;
 use vstack_core::node::NodeHealth;
 
-use super::playback::COLOURS;
 use super::report::share_percent;
 use crate::dto::{Lane, LaneBar, LaneOutcome, LogLine, NodeCard, NodePanel, NodeStatus};
 
@@ -71,7 +70,7 @@ impl PanelMaker {
         NodeCard {
             node_id: node.node_id.to_string(),
             name: node.name.clone(),
-            node: u32::from(node.index % COLOURS),
+            node: u32::from(node.index),
             status: match node.status {
                 NodeHealth::Healthy => NodeStatus::Healthy,
                 NodeHealth::Degraded => NodeStatus::Degraded,
@@ -115,10 +114,7 @@ impl PanelMaker {
             .copied()
             .collect();
         let title = format!("{}: score over the last 30 s", node.name);
-        sparkline(
-            &scores,
-            &SparkStyle::for_node(title, usize::from(node.index % COLOURS)),
-        )
+        sparkline(&scores, &SparkStyle::for_node(title, usize::from(node.index)))
     }
 }
 
@@ -134,7 +130,7 @@ fn lanes(session: &SessionSnapshot) -> Vec<Lane> {
         },
     };
     let lane = |lane: &vstack_client::Lane| Lane {
-        node: u32::from(lane.node_index % COLOURS),
+        node: u32::from(lane.node_index),
         bars: lane.bars.iter().map(bar).collect(),
     };
     session.lanes.iter().map(lane).collect()
@@ -187,7 +183,7 @@ mod tests {
         let card = &panel.nodes[0];
         assert_eq!(
             (card.node, card.latency_ms, card.success_percent),
-            (1, Some(3.0), 50.0)
+            (6, Some(3.0), 50.0)
         );
         assert!(
             card.chart_svg.starts_with("<svg") && card.note.is_none(),

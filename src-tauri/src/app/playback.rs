@@ -16,8 +16,6 @@ use crate::player::{Feed, Player, PlayerCommand, PlayerPhase, PlayerStatus, Time
 /// A video counts as viewed once this much of it was played.
 const VIEW_AFTER: Duration = Duration::from_secs(10);
 const VIEW_STEP: Duration = Duration::from_secs(1);
-/// Colours of the nodes; the sixth node has the first one again.
-pub(super) const COLOURS: u16 = 5;
 
 /// What is being watched.
 #[derive(Debug)]
@@ -243,7 +241,7 @@ impl NowPlaying {
             .map(|span| SourceSpan {
                 start_ms: span.start_ms,
                 end_ms: span.end_ms,
-                node: u32::from(span.node_index % COLOURS),
+                node: u32::from(span.node_index),
             });
         Some(Playback {
             video_id: open.video.to_string(),

@@ -2,7 +2,7 @@
 
 use vstack_client::{FaultSummary, NodeView, SessionReport};
 
-use super::playback::{COLOURS, source_policy};
+use super::playback::source_policy;
 use crate::dto::{Report, ReportAhead, ReportFault, ReportNode};
 
 pub(super) fn shown(report: &SessionReport) -> Report {
@@ -11,7 +11,7 @@ pub(super) fn shown(report: &SessionReport) -> Report {
         let bytes = report.bytes_by_node.get(&node.name).copied().unwrap_or(0);
         ReportNode {
             name: node.name.clone(),
-            node: u32::from(node.index % COLOURS),
+            node: u32::from(node.index),
             bytes,
             share_percent: share_percent(bytes, by_nodes),
         }
@@ -54,7 +54,7 @@ pub(super) fn share_percent(bytes: u64, of_bytes: u64) -> f64 {
 
 fn fault(fault: FaultSummary) -> ReportFault {
     ReportFault {
-        node: u32::from(fault.node.index % COLOURS),
+        node: u32::from(fault.node.index),
         name: fault.node.name,
         failure: fault.failure,
         times: fault.times,

@@ -83,12 +83,12 @@ impl Cluster {
         last["video_id"].as_str().expect("the video's id").to_owned()
     }
 
-    /// The process of the node with this id.
-    pub fn pid_of(&self, node_id: &str) -> u32 {
+    /// The process of the node with this name.
+    pub fn pid_of(&self, name: &str) -> u32 {
         let child = self
             .children
             .iter()
-            .find(|child| child["node_id"] == node_id)
+            .find(|child| child["name"] == name)
             .expect("the node's process");
         child["pid"]
             .as_u64()

@@ -6,6 +6,6 @@ import type { LaneBar } from "./LaneBar";
  */
 export type Lane = {
 /**
- * Colour index, 0 to 4.
+ * As in [`NodeCard`].
  */
 node: number, bars: Array<LaneBar>, };

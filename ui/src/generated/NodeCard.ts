@@ -6,11 +6,11 @@ import type { NodeStatus } from "./NodeStatus";
  */
 export type NodeCard = { node_id: string,
 /**
- * `node-1`, counted in the order of the cluster's list.
+ * What the whole cluster calls it.
  */
 name: string,
 /**
- * Colour index, 0 to 4.
+ * Place in the client's list; five colours repeat along it.
  */
 node: number, status: NodeStatus, score: number, latency_ms: number | null, bandwidth_mbps: number | null, success_percent: number,
 /**

@@ -5,7 +5,7 @@
  */
 export type ReportFault = { name: string,
 /**
- * Colour index, 0 to 4.
+ * As in [`NodeCard`].
  */
 node: number,
 /**

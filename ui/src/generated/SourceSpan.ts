@@ -5,6 +5,6 @@
  */
 export type SourceSpan = { start_ms: number, end_ms: number,
 /**
- * Colour index of the node, 0 to 4.
+ * The node's place in the client's list; five colours repeat along it.
  */
 node: number, };

@@ -201,7 +201,7 @@ export class Player {
   }
 
   nodeName(node: number): string {
-    return this.nodes.nodes.find((card) => card.node === node)?.name ?? `node-${node + 1}`;
+    return this.nodes.nodes.find((card) => card.node === node)?.name ?? "a node";
   }
 
   private accept(report: Playback): void {

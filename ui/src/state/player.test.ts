@@ -48,6 +48,15 @@ describe("the player", () => {
     expect(app.view).toBe("player");
   });
 
+  it("tells nodes of the same colour apart", async () => {
+    const { app } = await playing();
+    const [first] = app.player.nodes.nodes;
+    if (first === undefined) throw new Error("a node");
+    app.player.nodes = { ...app.player.nodes, nodes: [first, { ...first, node_id: "6", node: first.node + 5, name: "nas" }] };
+    expect([app.player.nodeName(first.node), app.player.nodeName(first.node + 5)]).toEqual([first.name, "nas"]);
+    expect(app.player.nodeName(40)).toBe("a node");
+  });
+
   it("goes on without a stall when the busiest node dies, and shows it", async () => {
     const page = await playing();
     page.backend.advance(30_000);
