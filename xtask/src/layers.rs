@@ -17,7 +17,7 @@ const TABLE: [(&str, &[&str]); 18] = [
     ("vstack-emulator", &[]),
     ("vstack-proof", &["vstack-store"]),
     ("vstack-client", &["vstack-api", "vstack-erasure"]),
-    ("vstack-netsim", &["vstack-client"]),
+    ("vstack-netsim", &["vstack-api", "vstack-client"]),
     (
         "vstack-server",
         &[

@@ -19,7 +19,7 @@ mod viewer;
 mod world;
 
 pub use bound::Bound;
-pub use net::SlackWeights;
+pub use net::Sharing;
 pub use random::Random;
 pub use scenario::{Change, NodePlan, Scenario};
 pub use viewer::{Outcome, Setup};

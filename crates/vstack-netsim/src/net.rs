@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use vstack_api::slack::Weights;
 use vstack_client::policy::{AttemptId, BLOCK_BYTES, BlockRange, Micros};
 
 use crate::scenario::{Change, seconds};
@@ -17,32 +17,26 @@ const SHORTEST_RTT_SEC: f64 = 0.000_5;
 /// Rounding of times to microseconds may leave this much of a block.
 const NEARLY_BYTES: f64 = 0.5;
 
-/// How a node shares its bandwidth by what the requests say of their slack.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct SlackWeights {
-    /// Starting, or less than 6 s ahead.
-    pub urgent: f64,
-    /// Less than 12 s ahead.
-    pub soon: f64,
-    /// No flow gets less than this share of an equal share.
-    pub floor: f64,
+/// How a node shares its bandwidth.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Sharing {
+    /// Evenly, whatever the requests say: as the kernel does it, or nginx.
+    Even,
+    /// By the slack that requests tell and by what is left of the answers, as our nodes do it behind a limit.
+    ByNeed(Weights),
 }
 
-impl SlackWeights {
-    /// A node that does not look.
-    pub const EQUAL: Self = Self {
-        urgent: 1.0,
-        soon: 1.0,
-        floor: 1.0,
-    };
+/// Whoever waits gets at least this: 256 bytes every 350 ms (`vstack-server`, egress).
+const SIGN_BYTES_PER_SEC: f64 = 256.0 / 0.35;
 
-    #[must_use]
-    pub fn weight(&self, slack: Micros) -> f64 {
-        match slack.as_ms() {
-            0..6_000 => self.urgent,
-            6_000..12_000 => self.soon,
-            _ => 1.0,
-        }
+impl Sharing {
+    fn weight(self, now: Micros, flow: &Flow) -> f64 {
+        let Self::ByNeed(weights) = self else {
+            return 1.0;
+        };
+        let slack = flow.request.slack - (now - flow.sent_at);
+        let left_bytes = flow.request.bytes.saturating_sub(seconds(flow.got / 1e6).0);
+        f64::from(weights.of(Some(slack.as_ms()))) * weights.factor(flow.request.bytes, left_bytes)
     }
 }
 
@@ -55,7 +49,7 @@ pub(crate) struct Request {
     /// `None`: the whole part in one piece.
     pub(crate) range: Option<BlockRange>,
     pub(crate) bytes: u64,
-    pub(crate) weight: f64,
+    pub(crate) slack: Micros,
 }
 
 #[derive(Debug, Clone)]
@@ -118,7 +112,7 @@ pub(crate) struct Node {
     pub(crate) sent_bytes: f64,
     /// Counts its plans, so that an event of an older plan is known.
     pub(crate) plan: u64,
-    floor: f64,
+    sharing: Sharing,
 }
 
 /// What became of a flow at an event of its node.
@@ -130,7 +124,7 @@ pub(crate) enum Mark {
 }
 
 impl Node {
-    pub(crate) const fn new(mbps: f64, rtt_ms: f64, floor: f64) -> Self {
+    pub(crate) const fn new(mbps: f64, rtt_ms: f64, sharing: Sharing) -> Self {
         Self {
             bytes_per_sec: mbps * 125_000.0,
             noise: 1.0,
@@ -143,7 +137,7 @@ impl Node {
             advanced_at: Micros(0),
             sent_bytes: 0.0,
             plan: 0,
-            floor,
+            sharing,
         }
     }
 
@@ -268,14 +262,16 @@ impl Node {
         if silent {
             return None;
         }
-        let rtt = self.rtt;
-        let floor = self.floor * self.mean_weight();
+        let (rtt, sharing) = (self.rtt, self.sharing);
+        let mut left = self.bytes_per_sec * self.noise;
         let open = self.flows.values_mut().filter(|flow| flow.is_open);
-        let mut open: Vec<(f64, &mut Flow)> =
-            open.map(|flow| (flow.request.weight.max(floor), flow)).collect();
+        let mut open: Vec<(f64, &mut Flow)> = open.map(|flow| (sharing.weight(now, flow), flow)).collect();
+        let sum: f64 = open.iter().map(|(weight, _)| weight).sum();
+        for (weight, _) in &mut open {
+            *weight = weight.max(sum * SIGN_BYTES_PER_SEC / left.max(SIGN_BYTES_PER_SEC));
+        }
         let fullness = |(weight, flow): &(f64, &mut Flow)| flow.window / rtt / weight;
         open.sort_by(|a, b| fullness(a).total_cmp(&fullness(b)));
-        let mut left = self.bytes_per_sec * self.noise;
         let mut weights: f64 = open.iter().map(|(weight, _)| weight).sum();
         for (weight, flow) in open {
             flow.rate = (left * weight / weights).min(flow.window / rtt);
@@ -286,12 +282,6 @@ impl Node {
             .values()
             .filter_map(|flow| next_of(flow, now, rtt))
             .min()
-    }
-
-    fn mean_weight(&self) -> f64 {
-        let open = || self.flows.values().filter(|flow| flow.is_open);
-        let count = open().count().max(1) as f64;
-        open().map(|flow| flow.request.weight).sum::<f64>() / count
     }
 }
 

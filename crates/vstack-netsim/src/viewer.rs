@@ -11,7 +11,7 @@ use vstack_client::policy::{
 use vstack_core::id::VideoId;
 use vstack_core::time::UnixMillis;
 
-use crate::net::SlackWeights;
+use crate::net::Sharing;
 use crate::scenario::{Scenario, seconds};
 
 /// How a run is set up beside its scenario.
@@ -19,8 +19,7 @@ use crate::scenario::{Scenario, seconds};
 pub struct Setup {
     pub name: String,
     pub policy: PolicyConfig,
-    /// What the nodes make of the requests' slack.
-    pub weights: SlackWeights,
+    pub sharing: Sharing,
     /// The client takes everything for right that it is sent. Only to see that wrong bytes are counted when they get through.
     pub trusts: bool,
 }

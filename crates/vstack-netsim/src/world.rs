@@ -14,7 +14,7 @@ use vstack_client::policy::{
 use vstack_core::time::UnixMillis;
 
 use crate::Random;
-use crate::net::{Flow, Mark, Node, Request, SlackWeights};
+use crate::net::{Flow, Mark, Node, Request};
 use crate::scenario::{Change, Scenario, seconds};
 use crate::viewer::{Attempt, Outcome, Setup, Viewer};
 
@@ -75,7 +75,6 @@ enum Event {
 
 struct World<'a> {
     scenario: &'a Scenario,
-    weights: SlackWeights,
     /// See [`Setup::trusts`].
     trusts: bool,
     now: Micros,
@@ -131,10 +130,9 @@ impl<'a> World<'a> {
         let viewers: Vec<Viewer> = (0..scenario.clients)
             .map(|client| Viewer::new(scenario, setup, seed, client, arrival(&mut random)))
             .collect();
-        let node = |plan: &crate::NodePlan| Node::new(plan.mbps, plan.rtt_ms, setup.weights.floor);
+        let node = |plan: &crate::NodePlan| Node::new(plan.mbps, plan.rtt_ms, setup.sharing);
         let mut world = Self {
             scenario,
-            weights: setup.weights,
             trusts: setup.trusts,
             now: Micros(0),
             events: BinaryHeap::new(),
@@ -304,7 +302,7 @@ impl<'a> World<'a> {
             bytes: attempt
                 .range
                 .map_or(shape.part_bytes, |range| shape.bytes_of(range)),
-            weight: self.weights.weight(slack),
+            slack,
         };
         self.nodes[node].begin(self.now, flow, request);
         self.stirred.insert(node);

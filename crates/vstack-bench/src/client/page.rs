@@ -196,8 +196,9 @@ impl Page<'_> {
     }
 
     fn crowd_table(&self) -> String {
-        let mut table = "Pool with start from 512 KiB. `8:2:1` are the node's weights for answers that are needed within 6 s, within 12 s \
-                         and later, none below a quarter of an equal share; pace is the multiple of the bitrate at which a client asks \
+        let mut table = "Pool with start from 512 KiB. `24:8:2:1` are the node's weights for answers that are needed within 2.5 s, within 6 s, \
+                         within 12 s and later; an answer counts up to 65 times as much towards its end, but where the name says \
+                         otherwise. Without weights every answer counts the same. Pace is the multiple of the bitrate at which a client asks \
                          above 10 s in store. Good: began within 2 s and never stalled.\n\n\
                          | scenario | policy | start-up p50 s | p95 s | stalled % | stall s | good % | buffer s | waste % | requests per chunk | \
                          fairness |\n|---|---|---|---|---|---|---|---|---|---|---|\n"

@@ -1,7 +1,8 @@
 //! B1 to B14 of the design, and the policies that play them.
 
+use vstack_api::slack::Weights;
 use vstack_client::policy::{Choice, PolicyConfig, PoolConfig, SeedConfig};
-use vstack_netsim::{Change, NodePlan, Scenario, Setup, SlackWeights};
+use vstack_netsim::{Change, NodePlan, Scenario, Setup, Sharing};
 
 /// The ones the design keeps: 20, 8 and 2 Mbit/s at 20, 40 and 80 ms. What happens, happens to the best.
 fn three(changes: &[(f64, Change)]) -> Vec<NodePlan> {
@@ -189,11 +190,11 @@ pub(crate) fn crowds() -> Vec<Scenario> {
     ]
 }
 
-fn setup(name: &str, policy: PolicyConfig, weights: SlackWeights) -> Setup {
+fn setup(name: &str, policy: PolicyConfig, sharing: Sharing) -> Setup {
     Setup {
         name: name.to_owned(),
         policy,
-        weights,
+        sharing,
         trusts: false,
     }
 }
@@ -217,10 +218,10 @@ pub(crate) const POOL: &str = "pool";
 pub(crate) const POOL_WHOLE: &str = "pool, whole first chunk";
 pub(crate) const SEED: &str = "seed";
 /// What nodes and clients do where nothing is set.
-pub(crate) const CROWD: &str = "pool, pace 2, 8:2:1";
+pub(crate) const CROWD: &str = "pool, pace 2, 24:8:2:1";
 
 pub(crate) fn policies() -> Vec<Setup> {
-    let equal = SlackWeights::EQUAL;
+    let equal = Sharing::Even;
     vec![
         setup("single", base(Choice::Single), equal),
         setup("round-robin", base(Choice::RoundRobin), equal),
@@ -233,11 +234,16 @@ pub(crate) fn policies() -> Vec<Setup> {
 
 /// What the nodes may make of the slack, and how much the clients pace themselves.
 pub(crate) fn crowd_policies() -> Vec<Setup> {
-    let weights = |urgent, soon| SlackWeights {
-        urgent,
-        soon,
-        floor: 0.25,
+    let by_need = Weights::default();
+    let weights = |waiting, urgent, soon| {
+        Sharing::ByNeed(Weights {
+            waiting,
+            urgent,
+            soon,
+            ..by_need
+        })
     };
+    let unfinished = Sharing::ByNeed(Weights { begun: 0, ..by_need });
     let paced = |pace| {
         PolicyConfig::Pool(PoolConfig {
             pace,
@@ -245,13 +251,18 @@ pub(crate) fn crowd_policies() -> Vec<Setup> {
         })
     };
     vec![
-        setup(SEED, base(Choice::Score), SlackWeights::EQUAL),
-        setup("pool, no pace", paced(0.0), SlackWeights::EQUAL),
-        setup("pool, pace 2", paced(2.0), SlackWeights::EQUAL),
-        setup("pool, pace 2, 4:2:1", paced(2.0), weights(4.0, 2.0)),
-        setup(CROWD, paced(2.0), weights(8.0, 2.0)),
-        setup("pool, pace 2, 16:4:1", paced(2.0), weights(16.0, 4.0)),
-        setup("pool, pace 1.5, 4:2:1", paced(1.5), weights(4.0, 2.0)),
-        setup("pool, pace 1.5, 16:4:1", paced(1.5), weights(16.0, 4.0)),
+        setup(SEED, base(Choice::Score), Sharing::Even),
+        setup("pool, no pace", paced(0.0), Sharing::Even),
+        setup("pool, pace 2", paced(2.0), Sharing::Even),
+        setup(
+            "pool, pace 2, 24:8:2:1, what is begun counts the same",
+            paced(2.0),
+            unfinished,
+        ),
+        setup("pool, pace 2, 8:8:2:1", paced(2.0), weights(8, 8, 2)),
+        setup("pool, pace 2, 16:8:2:1", paced(2.0), weights(16, 8, 2)),
+        setup(CROWD, paced(2.0), Sharing::ByNeed(by_need)),
+        setup("pool, pace 2, 64:8:2:1", paced(2.0), weights(64, 8, 2)),
+        setup("pool, pace 1.5, 24:8:2:1", paced(1.5), Sharing::ByNeed(by_need)),
     ]
 }

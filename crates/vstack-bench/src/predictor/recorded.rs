@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use vstack_client::policy::{PolicyConfig, PoolConfig};
 use vstack_core::time::UnixMillis;
-use vstack_netsim::{NodePlan, Scenario, Setup, SlackWeights, run_traced};
+use vstack_netsim::{NodePlan, Scenario, Setup, Sharing, run_traced};
 
 use crate::{client, real};
 
@@ -21,7 +21,7 @@ fn pool() -> Setup {
     Setup {
         name: "pool".to_owned(),
         policy: PolicyConfig::Pool(PoolConfig::default()),
-        weights: SlackWeights::EQUAL,
+        sharing: Sharing::Even,
         trusts: false,
     }
 }

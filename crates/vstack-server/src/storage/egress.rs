@@ -2,14 +2,15 @@
 //!
 //! With a limit (`--egress-mbit`, a little below what the machine's line carries) the queue stands here and not in the
 //! kernel, and those who need their bytes soonest are served first: each request has a weight by the slack its client
-//! tells, and shares are in proportion to the weights (start-time fair queueing). Nobody gets less than a quarter of an
-//! even share, or a reader's own stall detection would give a well node up. Without a limit nothing waits here: the
-//! kernel shares the line evenly, and weights would change nothing.
+//! told, less the time since, and counts more the nearer it is to its end, so that what is begun is finished first.
+//! Shares are in proportion (self-clocked fair queueing, Golestani 1994). Whoever waits is sent a few bytes now and then,
+//! or a reader's own stall detection would give a well node up. Without a limit nothing waits here: the kernel shares the
+//! line evenly, and weights would change nothing.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
@@ -17,87 +18,139 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use vstack_api::slack::Weights;
 
-/// An even share, divided by this, is the least that a request gets.
-const FLOOR_DIVISOR: u64 = 4;
-/// Virtual time counts bytes in so many parts, for the division by weights.
-const SCALE: u64 = 1_000;
 /// A turn takes about this long, so that a hundred readers get one every half second.
 const TURN: Duration = Duration::from_millis(5);
 const TURN_BYTES: std::ops::RangeInclusive<usize> = 4 * 1024..=64 * 1024;
 /// A timer wakes so late; the line is not idle meanwhile.
 const BURST: Duration = Duration::from_millis(5);
+/// Nobody who could take bytes gets none for longer than this: half of what a player takes for silence.
+const SIGN_PERIOD: Duration = Duration::from_millis(350);
+/// So much then: of a hundred who wait, less than a tenth of a line of 6 Mbit/s.
+const SIGN_BYTES: usize = 256;
 
-/// Who is served next. Knows no time: bytes go in, an order comes out.
+/// Who is served next, in bytes and in time that it is told of.
 #[derive(Debug)]
 struct Queue<T> {
-    waiting: BTreeMap<(u64, u64), (u64, T)>,
-    /// The start of the turn that was served last.
-    virtual_time: u64,
-    /// Tells equal starts apart, first come first served.
+    /// By the virtual time at which its turn would end, then first come first served.
+    waiting: BTreeMap<Key, Waiting<T>>,
+    /// By when a sign of life is due.
+    signs: BTreeMap<(Duration, u64), Key>,
+    /// Where the turn that was given last ends.
+    virtual_time: f64,
     arrivals: u64,
-    requests: u64,
-    total_weight: u64,
+}
+
+/// Virtual time, in bytes for a weight of 1, and a number that tells equal times apart.
+type Key = (OrderedBytes, u64);
+
+/// A finite number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct OrderedBytes(f64);
+
+impl Eq for OrderedBytes {}
+
+impl PartialOrd for OrderedBytes {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for OrderedBytes {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    bytes: usize,
+    sign_due: Duration,
+    item: T,
+}
+
+/// A turn that is asked for.
+#[derive(Debug, Clone, Copy)]
+struct Ask {
+    bytes: usize,
+    weight: f64,
+}
+
+/// A turn that is given.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Grant {
+    bytes: usize,
+    at: Duration,
 }
 
 /// What a request remembers between its turns.
 #[derive(Debug, Clone, Copy)]
 struct Place {
-    weight: u64,
-    /// Where its last turn ended.
-    finish: u64,
+    /// Where its last turn ended, in virtual time.
+    finish: f64,
+    /// Of the turn it waits for.
+    start: f64,
+    /// When it must get a sign of life.
+    sign_due: Duration,
+}
+
+impl Place {
+    /// A sign of life took less than was asked for.
+    fn served(&mut self, asked: Ask, grant: Grant) {
+        self.finish = self.start + grant.bytes as f64 / asked.weight;
+        self.sign_due = grant.at + SIGN_PERIOD;
+    }
 }
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
         Self {
             waiting: BTreeMap::new(),
-            virtual_time: 0,
+            signs: BTreeMap::new(),
+            virtual_time: 0.0,
             arrivals: 0,
-            requests: 0,
-            total_weight: 0,
         }
     }
 }
 
 impl<T> Queue<T> {
-    fn enter(&mut self, weight: u32) -> Place {
-        let weight = u64::from(weight.max(1));
-        self.requests += 1;
-        self.total_weight += weight;
+    /// A new request: the first bytes are a sign of life, which is due at once.
+    const fn enter(&self, now: Duration) -> Place {
         Place {
-            weight,
             finish: self.virtual_time,
+            start: self.virtual_time,
+            sign_due: now,
         }
     }
 
-    fn leave(&mut self, place: Place) {
-        self.requests -= 1;
-        self.total_weight -= place.weight;
-    }
-
-    /// The weight in parts of [`SCALE`], raised to what keeps a quarter of an even share. A third of the mean does:
-    /// even if it raises everyone else's least share, the sum grows by a third, and (1/3)/(4/3) is a quarter.
-    fn effective_weight(&self, weight: u64) -> u64 {
-        let is_enough = weight * FLOOR_DIVISOR * self.requests >= self.total_weight;
-        if is_enough {
-            return weight * SCALE;
-        }
-        let floor = self.total_weight * SCALE / (self.requests.max(1) * (FLOOR_DIVISOR - 1));
-        floor.max(weight * SCALE)
-    }
-
-    fn push(&mut self, place: &mut Place, bytes: usize, item: T) {
-        let start = place.finish.max(self.virtual_time);
-        let length = bytes as u64 * SCALE * SCALE / self.effective_weight(place.weight);
-        place.finish = start + length;
+    fn push(&mut self, place: &mut Place, ask: Ask, item: T) {
+        place.start = place.finish.max(self.virtual_time);
         self.arrivals += 1;
-        self.waiting.insert((start, self.arrivals), (bytes as u64, item));
+        let end = place.start + ask.bytes as f64 / ask.weight;
+        let key = (OrderedBytes(end), self.arrivals);
+        let waiting = Waiting {
+            bytes: ask.bytes,
+            sign_due: place.sign_due,
+            item,
+        };
+        self.signs.insert((place.sign_due, self.arrivals), key);
+        self.waiting.insert(key, waiting);
     }
 
-    fn pop(&mut self) -> Option<(u64, T)> {
-        let ((start, _), next) = self.waiting.pop_first()?;
-        self.virtual_time = self.virtual_time.max(start);
-        Some(next)
+    fn pop(&mut self, now: Duration) -> Option<(Grant, T)> {
+        let due = self.signs.first_key_value().filter(|((due, _), _)| *due <= now);
+        let (key, is_sign) = match due {
+            Some((_, key)) => (*key, true),
+            None => (*self.waiting.first_key_value()?.0, false),
+        };
+        let next = self.waiting.remove(&key)?;
+        self.signs.remove(&(next.sign_due, key.1));
+        let bytes = if is_sign {
+            next.bytes.min(SIGN_BYTES)
+        } else {
+            self.virtual_time = self.virtual_time.max(key.0.0);
+            next.bytes
+        };
+        Some((Grant { bytes, at: now }, next.item))
     }
 }
 
@@ -115,13 +168,18 @@ struct Limited {
 
 #[derive(Debug)]
 struct Line {
-    queue: Mutex<Queue<oneshot::Sender<()>>>,
+    queue: Mutex<Queue<oneshot::Sender<Grant>>>,
     arrived: Notify,
+    opened: Instant,
 }
 
 impl Line {
-    fn queue(&self) -> MutexGuard<'_, Queue<oneshot::Sender<()>>> {
+    fn queue(&self) -> MutexGuard<'_, Queue<oneshot::Sender<Grant>>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Duration {
+        self.opened.elapsed()
     }
 }
 
@@ -135,6 +193,7 @@ impl Egress {
         let line = Arc::new(Line {
             queue: Mutex::default(),
             arrived: Notify::new(),
+            opened: Instant::now(),
         });
         let stop = CancellationToken::new();
         let serving = serve(Arc::clone(&line), bytes_per_s);
@@ -147,13 +206,17 @@ impl Egress {
         })))
     }
 
-    /// Begins an answer; `None` where nothing limits it.
-    pub(super) fn enter(&self, slack_ms: Option<u64>) -> Option<Turns> {
+    /// Begins an answer of so many bytes; `None` where nothing limits it.
+    pub(super) fn enter(&self, slack_ms: Option<u64>, total_bytes: u64) -> Option<Turns> {
         let limited = Arc::clone(self.0.as_ref()?);
-        let place = limited.line.queue().enter(limited.weights.of(slack_ms));
+        let entered = limited.line.now();
+        let place = limited.line.queue().enter(entered);
         Some(Turns {
             limited,
             place,
+            slack_ms,
+            entered,
+            total_bytes,
             granted_bytes: 0,
             waiting: None,
         })
@@ -176,16 +239,16 @@ async fn serve(line: Arc<Line>, bytes_per_s: f64) {
     loop {
         // The choice is made when the line is free, not before: who is in need may have come meanwhile.
         sleep_until(free_at.checked_sub(BURST).unwrap_or(free_at)).await;
-        let next = line.queue().pop();
-        let Some((bytes, wake)) = next else {
+        let next = line.queue().pop(line.now());
+        let Some((grant, wake)) = next else {
             line.arrived.notified().await;
             continue;
         };
-        if wake.send(()).is_err() {
+        if wake.send(grant).is_err() {
             continue; // the reader has left
         }
         let earliest = Instant::now().checked_sub(BURST).unwrap_or(free_at);
-        free_at = free_at.max(earliest) + Duration::from_secs_f64(bytes as f64 / bytes_per_s);
+        free_at = free_at.max(earliest) + Duration::from_secs_f64(grant.bytes as f64 / bytes_per_s);
     }
 }
 
@@ -194,47 +257,62 @@ async fn serve(line: Arc<Line>, bytes_per_s: f64) {
 pub(super) struct Turns {
     limited: Arc<Limited>,
     place: Place,
+    slack_ms: Option<u64>,
+    entered: Duration,
+    total_bytes: u64,
     granted_bytes: usize,
-    /// The next turn, and how many bytes it is for. Asked for before the last one is used, so that a busy machine does
-    /// not cost an answer its place.
-    waiting: Option<(usize, oneshot::Receiver<()>)>,
+    /// The next turn. Asked for before the last one is used, so that a busy machine does not cost an answer its place.
+    waiting: Option<(Ask, oneshot::Receiver<Grant>)>,
 }
 
 impl Turns {
     /// How many of `available` bytes may go now; `left` are still to go, these included.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, available: usize, left: u64) -> Poll<usize> {
         if self.granted_bytes == 0 {
-            let (bytes, turn) = self
-                .waiting
-                .get_or_insert_with(|| self.limited.ask(&mut self.place, left));
-            let bytes = *bytes;
-            // An error means that the node ends; what is left may go at once.
-            let _ = ready!(Pin::new(turn).poll(cx));
-            (self.granted_bytes, self.waiting) = (bytes, None);
+            let (ask, mut turn) = match self.waiting.take() {
+                Some(waiting) => waiting,
+                None => self.ask(left),
+            };
+            let Poll::Ready(granted) = Pin::new(&mut turn).poll(cx) else {
+                self.waiting = Some((ask, turn));
+                return Poll::Pending;
+            };
+            self.granted_bytes = match granted {
+                Ok(grant) => {
+                    self.place.served(ask, grant);
+                    grant.bytes
+                }
+                // The node ends; what is left may go at once.
+                Err(_) => ask.bytes,
+            };
         }
         let now = self.granted_bytes.min(available);
         self.granted_bytes -= now;
         let rest = left.saturating_sub(now as u64);
         if self.granted_bytes == 0 && rest > 0 {
-            self.waiting = Some(self.limited.ask(&mut self.place, rest));
+            self.waiting = Some(self.ask(rest));
         }
         Poll::Ready(now)
     }
-}
 
-impl Limited {
-    fn ask(&self, place: &mut Place, left: u64) -> (usize, oneshot::Receiver<()>) {
-        let bytes = self.turn_bytes.min(usize::try_from(left).unwrap_or(usize::MAX));
+    fn ask(&mut self, left: u64) -> (Ask, oneshot::Receiver<Grant>) {
+        let Limited {
+            line,
+            weights,
+            turn_bytes,
+            ..
+        } = &*self.limited;
+        // What was needed in seven seconds five seconds ago is needed in two.
+        let waited_ms = u64::try_from((line.now() - self.entered).as_millis()).unwrap_or(u64::MAX);
+        let slack_ms = self.slack_ms.map(|slack_ms| slack_ms.saturating_sub(waited_ms));
+        let ask = Ask {
+            bytes: usize::try_from(left).map_or(*turn_bytes, |left| left.min(*turn_bytes)),
+            weight: f64::from(weights.of(slack_ms)) * weights.factor(self.total_bytes, left),
+        };
         let (wake, turn) = oneshot::channel();
-        self.line.queue().push(place, bytes, wake);
-        self.line.arrived.notify_one();
-        (bytes, turn)
-    }
-}
-
-impl Drop for Turns {
-    fn drop(&mut self) {
-        self.limited.line.queue().leave(self.place);
+        line.queue().push(&mut self.place, ask, wake);
+        line.arrived.notify_one();
+        (ask, turn)
     }
 }
 
@@ -243,26 +321,59 @@ mod tests {
     use super::*;
 
     const TURN_BYTES: usize = 1_000;
+    /// Long enough after everybody's first sign of life, and before their second.
+    const LATER: Duration = Duration::from_millis(100);
 
-    /// What each of these requests, which always want more, has got after so many turns.
-    fn shares(weights: &[u32], turns: usize) -> Vec<f64> {
-        let mut queue = Queue::default();
-        let mut places: Vec<Place> = weights.iter().map(|weight| queue.enter(*weight)).collect();
-        for (index, place) in places.iter_mut().enumerate() {
-            queue.push(place, TURN_BYTES, index);
+    fn ask(weight: u32) -> Ask {
+        Ask {
+            bytes: TURN_BYTES,
+            weight: f64::from(weight),
         }
-        let mut got = vec![0.0; weights.len()];
-        for _ in 0..turns {
-            let (bytes, index) = queue.pop().expect("everybody waits");
-            got[index] += bytes as f64;
-            queue.push(&mut places[index], TURN_BYTES, index);
+    }
+
+    /// Requests of these weights that always want more.
+    struct Crowd {
+        queue: Queue<usize>,
+        members: Vec<(Ask, Place)>,
+        got: Vec<usize>,
+    }
+
+    impl Crowd {
+        fn new(weights: &[u32]) -> Self {
+            let mut queue = Queue::default();
+            let mut members: Vec<(Ask, Place)> = weights
+                .iter()
+                .map(|weight| (ask(*weight), queue.enter(Duration::ZERO)))
+                .collect();
+            for (index, (ask, place)) in members.iter_mut().enumerate() {
+                queue.push(place, *ask, index);
+            }
+            let got = vec![0; members.len()];
+            Self { queue, members, got }
         }
-        let total: f64 = got.iter().sum();
-        got.into_iter().map(|got| got / total).collect()
+
+        /// Who gets the next turn, and of how many bytes.
+        fn turn(&mut self, now: Duration) -> (usize, usize) {
+            let (grant, index) = self.queue.pop(now).expect("everybody waits");
+            self.got[index] += grant.bytes;
+            let (ask, place) = &mut self.members[index];
+            place.served(*ask, grant);
+            self.queue.push(place, *ask, index);
+            (index, grant.bytes)
+        }
+
+        fn shares(&mut self, turns: usize) -> Vec<f64> {
+            for _ in 0..turns {
+                self.turn(LATER);
+            }
+            let total: usize = self.got.iter().sum();
+            self.got.iter().map(|got| *got as f64 / total as f64).collect()
+        }
     }
 
     fn check_shares(weights: &[u32], expected: &[f64]) {
-        for (share, expected) in shares(weights, 10_000).into_iter().zip(expected) {
+        let shares = Crowd::new(weights).shares(10_000);
+        for (share, expected) in shares.into_iter().zip(expected) {
             assert!(
                 (share - expected).abs() < 0.01,
                 "{share} instead of {expected} of {weights:?}"
@@ -274,37 +385,58 @@ mod tests {
     fn shares_are_in_proportion_to_weights() {
         check_shares(&[1, 1], &[0.5, 0.5]);
         check_shares(&[4, 2, 1], &[4.0 / 7.0, 2.0 / 7.0, 1.0 / 7.0]);
+        check_shares(&[24, 1, 1], &[24.0 / 26.0, 1.0 / 26.0, 1.0 / 26.0]);
     }
 
     #[test]
-    fn nobody_gets_less_than_a_quarter_of_an_even_share() {
-        for heavy in [4, 16, 1_000] {
-            for (heavies, lights) in [(1, 1), (9, 1), (50, 50), (1, 99)] {
-                let weights = [vec![heavy; heavies], vec![1; lights]].concat();
-                let least = shares(&weights, 40_000).into_iter().fold(1.0, f64::min);
-                let even = 1.0 / weights.len() as f64;
-                assert!(
-                    least >= even / 4.0 * 0.97,
-                    "{:.3} of an even share: {heavies} of weight {heavy}, {lights} of 1",
-                    least / even
-                );
+    fn whoever_waits_gets_a_sign_of_life_in_time_and_no_more_than_that() {
+        for heavies in [1, 9, 50] {
+            let weights = [vec![1_000_000; heavies], vec![1]].concat();
+            let (mut crowd, light) = (Crowd::new(&weights), heavies);
+            let mut served = Vec::new();
+            for ms in 0..2_000 {
+                let now = Duration::from_millis(ms);
+                let (index, bytes) = crowd.turn(now);
+                if index == light {
+                    served.push((now, bytes));
+                }
             }
+            // As many as wait may be due at the same moment.
+            let longest = SIGN_PERIOD + Duration::from_millis(weights.len() as u64);
+            let gaps = served.windows(2).map(|pair| pair[1].0 - pair[0].0);
+            assert!(gaps.max().expect("several") <= longest, "{served:?}");
+            assert!(served.iter().all(|(_, bytes)| *bytes == SIGN_BYTES), "{served:?}");
         }
+    }
+
+    #[test]
+    fn a_sign_of_life_costs_nobody_its_place() {
+        let mut crowd = Crowd::new(&[1, 1]);
+        let first = [crowd.turn(Duration::ZERO), crowd.turn(Duration::ZERO)];
+        assert_eq!(first, [(0, SIGN_BYTES), (1, SIGN_BYTES)]);
+        let shares = crowd.shares(1_000);
+        assert!((shares[0] - 0.5).abs() < 0.01, "{shares:?}");
     }
 
     #[test]
     fn who_comes_late_has_saved_up_nothing() {
         let mut queue = Queue::default();
-        let mut first = queue.enter(1);
+        let mut first = queue.enter(LATER);
+        first.sign_due = Duration::MAX;
         for _ in 0..100 {
-            queue.push(&mut first, TURN_BYTES, "first");
-            queue.pop();
+            queue.push(&mut first, ask(1), "first");
+            let (grant, _) = queue.pop(LATER).expect("it waits");
+            first.finish = first.start + grant.bytes as f64;
         }
-        let mut late = queue.enter(1);
-        queue.push(&mut first, TURN_BYTES, "first");
-        queue.push(&mut late, TURN_BYTES, "late");
-        queue.push(&mut late, TURN_BYTES, "late");
-        let order: Vec<&str> = std::iter::from_fn(|| queue.pop()).map(|(_, who)| who).collect();
+        let mut late = queue.enter(LATER);
+        late.sign_due = Duration::MAX;
+        queue.push(&mut first, ask(1), "first");
+        queue.push(&mut late, ask(1), "late");
+        late.finish = late.start + TURN_BYTES as f64;
+        queue.push(&mut late, ask(1), "late");
+        let order: Vec<&str> = std::iter::from_fn(|| queue.pop(LATER))
+            .map(|(_, who)| who)
+            .collect();
         assert_ne!(order, ["late", "late", "first"]);
     }
 }

@@ -106,10 +106,11 @@ pub(super) async fn read(node: Arc<Node>, request: ReadRequest) -> Answer<Respon
         Wanted::Nothing(code) => return Ok(unsatisfiable(code, size)),
     };
     let load = node.load.clone();
-    let turns = node.egress.enter(match behind {
+    let slack_ms = match behind {
         true => Some(u64::MAX),
         false => slack_ms(&request.headers),
-    });
+    };
+    let turns = node.egress.enter(slack_ms, range.end - range.start);
     let body = send(Sending {
         node,
         reader: Arc::new(reader),
