@@ -87,7 +87,6 @@ impl CatchUp {
         let mut page = storage.objects(None).await.map_err(|error| error.to_string())?;
         let node = page.node_id;
         let first = ObjectPage {
-            name: None,
             objects: Vec::new(),
             ..page.clone()
         };
