@@ -22,6 +22,7 @@ mod output;
 mod picture;
 mod play;
 mod policy;
+mod processes;
 mod rebalance;
 mod redundancy;
 mod roles;

@@ -15,9 +15,10 @@ use vstack_server::dev::{ClusterState, ServeReady};
 use crate::args::{Place, StatusOptions};
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::processes::Addresses;
 use crate::redundancy::status_lines;
 use crate::upkeep::{NodeStatus, scrub_cell};
-use crate::{cluster, table, upkeep};
+use crate::{cluster, processes, table, upkeep};
 
 #[derive(Debug, Serialize)]
 struct Status {
@@ -32,8 +33,9 @@ struct Status {
     /// Conversion, repair, and what is lost.
     redundancy: RedundancyStatus,
     nodes: Vec<NodeStatus>,
-    /// Of `vstack dev`, when it runs this cluster on this machine.
+    /// Of `vstack dev`, when it runs this cluster on this machine and its folder is known.
     supervisor_pid: Option<u32>,
+    /// Processes of this cluster on this machine.
     children: Vec<ServeReady>,
 }
 
@@ -60,9 +62,17 @@ pub(crate) async fn run(options: &StatusOptions, place: &Place, output: &Output)
     };
     let data = options.data.clone().unwrap_or_else(cluster::default_data);
     let local = ClusterState::read(&data).filter(|state| state.cluster.metadata_url == metadata_url);
+    let (uploader_url, gateway_url) = (catalogue.uploader_url().await?, catalogue.gateway_url().await?);
+    let addresses = Addresses {
+        metadata: &metadata_url,
+        uploader: uploader_url.as_deref(),
+        gateway: gateway_url.as_deref(),
+        nodes: &nodes,
+    };
+    let children = processes::of(&addresses, local.as_ref());
     let status = Status {
-        uploader_url: catalogue.uploader_url().await?,
-        gateway_url: catalogue.gateway_url().await?,
+        uploader_url,
+        gateway_url,
         redundancy: catalogue.redundancy_status().await?,
         videos: catalogue.videos(&none).await?.total,
         state: catalogue.consensus().await?.state,
@@ -74,7 +84,7 @@ pub(crate) async fn run(options: &StatusOptions, place: &Place, output: &Output)
         total: nodes.len(),
         nodes: upkeep::ask(nodes).await,
         supervisor_pid: local.as_ref().map(|state| state.supervisor_pid),
-        children: local.map(|state| state.cluster.children).unwrap_or_default(),
+        children,
     };
     output.say(&status, || described(&status));
     Ok(())
@@ -100,9 +110,13 @@ fn described(status: &Status) -> String {
         .gateway_url
         .as_deref()
         .unwrap_or("none: plain readers find no erasure-coded chunks");
+    let process = |role: &str| process_of(status, role);
     format!(
-        "metadata    {}\nuploader    {uploader}\ngateway     {gateway}\nvideos      {}\nnodes       {} of {} healthy\n{}{}\n\n{}",
+        "metadata    {}{}\nuploader    {uploader}{}\ngateway     {gateway}{}\nvideos      {}\nnodes       {} of {} healthy\n{}{}\n\n{}",
         status.metadata_url,
+        process("metadata"),
+        process("uploader"),
+        process("gateway"),
         status.videos,
         status.healthy,
         status.total,
@@ -123,6 +137,12 @@ fn described(status: &Status) -> String {
             &rows
         )
     )
+}
+
+/// Of the only role of this name.
+fn process_of(status: &Status, role: &str) -> String {
+    let child = status.children.iter().find(|child| child.role == role);
+    child.map_or_else(String::new, |child| format!("  pid {}", child.pid))
 }
 
 /// Said only when there is something to say.

@@ -212,14 +212,14 @@ fn a_node_that_dies_stays_down_unless_restarting_was_asked_for() {
         children
             .into_iter()
             .find(|child| child["node_id"] == victim.node_id.unwrap().to_string())
-            .unwrap()
     };
     until(
         "the node runs again under another pid",
         Duration::from_secs(20),
         || {
-            let child = state();
-            child["pid"] != victim.pid && runs(u32::try_from(child["pid"].as_u64().unwrap()).unwrap())
+            state().is_some_and(|child| {
+                child["pid"] != victim.pid && runs(u32::try_from(child["pid"].as_u64().unwrap()).unwrap())
+            })
         },
     );
     until("each node's scrub is shown", Duration::from_secs(20), || {

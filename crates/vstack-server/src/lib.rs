@@ -14,6 +14,7 @@ pub mod http;
 pub mod metadata;
 pub mod metrics;
 pub mod platform;
+pub mod process;
 pub mod role;
 pub mod storage;
 mod unread;

@@ -20,6 +20,7 @@ use crate::accept::{Listening, Server};
 use crate::connection::ConnectionLimits;
 use crate::http::shell;
 use crate::metrics::Metrics;
+use crate::process::listener_pid;
 
 /// Open requests get this long to end after a stop was asked for; then their connections are closed.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
@@ -190,26 +191,9 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     })
 }
 
-/// `; process 1234 (nginx) holds the port`, found by the socket's inode among the open files of all processes.
+/// `; process 1234 (nginx) holds the port`.
 fn port_holder(port: u16) -> Option<String> {
-    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
-    let wanted = format!(":{port:04X}");
-    const LISTEN: &str = "0A";
-    let inode = table.lines().skip(1).find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        (fields.get(1)?.ends_with(&wanted) && *fields.get(3)? == LISTEN)
-            .then(|| fields.get(9).map(|inode| (*inode).to_owned()))
-    })?;
-    let socket = format!("socket:[{}]", inode?);
-    let pid = std::fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
-        let pid = process.file_name().to_str()?.parse::<u32>().ok()?;
-        let mut files = std::fs::read_dir(process.path().join("fd")).ok()?.flatten();
-        files
-            .any(|file| {
-                std::fs::read_link(file.path()).is_ok_and(|target| target.as_os_str() == socket.as_str())
-            })
-            .then_some(pid)
-    })?;
+    let pid = listener_pid(port)?;
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     Some(format!("; process {pid} ({}) holds the port", name.trim()))
 }

@@ -73,7 +73,7 @@ pub(crate) enum RebalanceCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusOptions {
-    /// Folder of the local cluster, to name its processes [default: that of `vstack dev`].
+    /// Folder of the local cluster, whose supervisor is named too [default: that of `vstack dev`].
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// What agreement on placements cost: requests of ChunkPaxos for each chunk, counted since the roles started.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::child::{Child, ServeReady};
+use crate::process::is_this_program;
 
 /// The ready line of `vstack dev --json`. Names are a contract.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,8 +68,6 @@ impl ClusterState {
     pub fn read(data: &Path) -> Option<Self> {
         let text = std::fs::read(Self::file(data)).ok()?;
         let state: Self = serde_json::from_slice(&text).ok()?;
-        let program = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
-        let runs = program(state.supervisor_pid)?.file_name() == program(std::process::id())?.file_name();
-        runs.then_some(state)
+        is_this_program(state.supervisor_pid).then_some(state)
     }
 }
