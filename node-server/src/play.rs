@@ -1,12 +1,15 @@
 //! `vstack play`: playback through the smart client without a window.
 
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::MissedTickBehavior;
 use vstack_api::ErrorCode;
 use vstack_client::{
-    ClientConfig, Cluster, Fault, FaultSummary, HeadlessOptions, Pace, SessionEvent, SessionReport, headless,
+    ClientConfig, Cluster, Fault, FaultSummary, HeadlessOptions, NodeView, Pace, SessionEvent, SessionReport,
+    headless,
 };
 use vstack_core::id::VideoId;
 use vstack_core::manifest::seconds_to_ms;
@@ -15,6 +18,11 @@ use crate::args::{Place, PlayOptions, Sink};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::{cluster, table, trace};
+
+/// How often the line at the bottom of a terminal is drawn anew.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+/// Nodes of which it tells: a line of 80 letters.
+const SHARES_SHOWN: usize = 4;
 
 pub(crate) async fn run(options: PlayOptions, place: &Place, output: &Output) -> Result<(), Failure> {
     let Sink::Null = options.sink;
@@ -69,11 +77,17 @@ async fn watch(
     session.hint_next(next.map(|next| (next, 0)));
     output.line(&format!("playing \"{}\"", session.manifest().title));
     let mut playing = Box::pin(headless::play_session(&session, options));
+    let mut ticks = tokio::time::interval(PROGRESS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let ended = loop {
         tokio::select! {
             biased;
             event = next_event(&mut events) => show(&event, output),
             ended = &mut playing => break ended,
+            _ = ticks.tick(), if output.has_bar() => {
+                let snapshot = session.snapshot();
+                output.bar(&progress(snapshot.position_ms, snapshot.buffer_ms, &shares(&session.report())));
+            }
         }
     };
     while let Ok(event) = events.try_recv() {
@@ -102,6 +116,30 @@ fn pace(speed: f64) -> Result<Pace, Failure> {
     } else {
         Pace::Times(speed)
     })
+}
+
+/// Where playback is and who brings it, for a terminal: as much as one line of it holds.
+fn progress(position_ms: u64, buffer_ms: u64, shares: &[(&str, u64, f64)]) -> String {
+    let seconds = |ms: u64| ms as f64 / 1000.0;
+    let (position, buffer) = (seconds(position_ms), seconds(buffer_ms));
+    let mut text = format!("{position:>8.1} s  buffer {buffer:.1} s");
+    for (name, _, percent) in shares.iter().take(SHARES_SHOWN) {
+        text.push_str(&format!("  {name} {percent:.0} %"));
+    }
+    if shares.len() > SHARES_SHOWN {
+        text.push_str("  …");
+    }
+    text
+}
+
+/// Names, bytes and shares of all in percent, in the order of the nodes.
+fn shares(report: &SessionReport) -> Vec<(&str, u64, f64)> {
+    let share = |node: &'_ NodeView| {
+        let (name, bytes) = report.bytes_by_node.get_key_value(&node.name)?;
+        let percent = report.share_percent_by_node.get(&node.name)?;
+        Some((name.as_str(), *bytes, *percent))
+    };
+    report.nodes.iter().filter_map(share).collect()
 }
 
 /// Missed events are only missing from the output; the report counts them all.
@@ -163,8 +201,10 @@ fn described(report: &SessionReport) -> String {
             report.faults.len()
         ),
     ];
-    let bytes = report.bytes_by_node.iter();
-    lines.extend(bytes.map(|(name, bytes)| format!("  {name}  {}", table::size(*bytes))));
+    let shares = shares(report).into_iter();
+    lines.extend(
+        shares.map(|(name, bytes, percent)| format!("  {name}  {}  {percent:.1} %", table::size(bytes))),
+    );
     lines.extend(faults_described(&report.faults));
     let ahead = &report.prefetch;
     if ahead.requests > 0 || ahead.used_bytes > 0 {
@@ -219,6 +259,18 @@ mod tests {
             recovered_ms: None,
             recovered_by: None,
         }
+    }
+
+    #[test]
+    fn the_line_on_a_terminal_tells_who_brings_what_and_stays_one_line() {
+        let few = [("node-1", 250, 25.0), ("nas", 750, 75.0)];
+        assert_eq!(
+            progress(12_340, 8_000, &few),
+            "    12.3 s  buffer 8.0 s  node-1 25 %  nas 75 %"
+        );
+        let many = vec![("node-10", 1, 100.0 / 64.0); 64];
+        let line = progress(12_345_678, 30_000, &many);
+        assert!(line.chars().count() <= 80 && line.ends_with('…'), "{line}");
     }
 
     #[test]

@@ -81,6 +81,13 @@ fn check_names(cluster: &Dev, video: &str, expected: &Names) {
 fn check_bytes_by_name(report: &Value, expected: &Names) {
     let names: BTreeSet<&String> = expected.values().collect();
     let bytes = report["bytes_by_node"].as_object().unwrap();
+    let shares = report["share_percent_by_node"].as_object().unwrap();
+    let all: u64 = bytes.values().filter_map(Value::as_u64).sum();
+    for (name, bytes) in bytes {
+        let percent = bytes.as_u64().unwrap() as f64 * 100.0 / all as f64;
+        let told = shares[name].as_f64().unwrap();
+        assert!((told - percent).abs() < 1e-6, "{name}: {told} %, {percent} %");
+    }
     assert!(
         !bytes.is_empty() && bytes.keys().all(|name| names.contains(name)),
         "{bytes:?}"

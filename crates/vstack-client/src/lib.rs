@@ -31,7 +31,7 @@ pub use error::ClientError;
 pub use event::{EventKind, SessionEvent};
 pub use headless::{HeadlessOptions, Pace};
 pub use node::{Measurements, NodeRef, NodeView};
-pub use report::{Fault, FaultSummary, Prefetched, SessionReport};
+pub use report::{Fault, FaultSummary, Prefetched, SessionReport, share_percent};
 pub use session::Session;
 pub use snapshot::{Lane, LaneBar, LogLine, NodeCount, Outcome, SessionSnapshot, Span, SpanState};
 pub use trace::{TraceSink, TraceWriting};

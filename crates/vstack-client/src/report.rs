@@ -47,6 +47,9 @@ pub struct SessionReport {
     pub requests_per_chunk: f64,
     /// By node name.
     pub bytes_by_node: BTreeMap<String, u64>,
+    /// What each brought of these bytes, in percent.
+    #[serde(default)]
+    pub share_percent_by_node: BTreeMap<String, f64>,
     pub failovers: u64,
     /// Chunks, or blocks of them, that came with the right length and the wrong hash. None of their bytes were handed out.
     pub hash_failures: u64,
@@ -56,6 +59,16 @@ pub struct SessionReport {
     /// At most 1000, the latest; `requests` and `failovers` count all.
     pub faults: Vec<Fault>,
     pub nodes: Vec<NodeView>,
+}
+
+/// How much of all it is, in percent; 0 of nothing.
+#[must_use]
+pub fn share_percent(bytes: u64, of_bytes: u64) -> f64 {
+    if of_bytes == 0 {
+        0.0
+    } else {
+        bytes as f64 / of_bytes as f64 * 100.0
+    }
 }
 
 /// What was fetched before anybody asked for it; beside the session's other figures, not among them.

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use vstack_charts::{SparkStyle, sparkline};
-use vstack_client::{NodeCount, NodeView, Outcome, SessionSnapshot};
+use vstack_client::{NodeCount, NodeView, Outcome, SessionSnapshot, share_percent};
 use vstack_core::id::NodeId;
 use vstack_core::node::NodeHealth;
 
-use super::report::share_percent;
 use crate::dto::{Lane, LaneBar, LaneOutcome, LogLine, NodeCard, NodePanel, NodeStatus};
 
 /// One sample a second: the charts show the same 30 s as the download lanes.

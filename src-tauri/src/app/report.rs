@@ -6,15 +6,15 @@ use super::playback::source_policy;
 use crate::dto::{Report, ReportAhead, ReportFault, ReportNode};
 
 pub(super) fn shown(report: &SessionReport) -> Report {
-    let by_nodes: u64 = report.bytes_by_node.values().sum();
-    let node = |node: &NodeView| {
-        let bytes = report.bytes_by_node.get(&node.name).copied().unwrap_or(0);
-        ReportNode {
-            name: node.name.clone(),
-            node: u32::from(node.index),
-            bytes,
-            share_percent: share_percent(bytes, by_nodes),
-        }
+    let node = |node: &NodeView| ReportNode {
+        name: node.name.clone(),
+        node: u32::from(node.index),
+        bytes: report.bytes_by_node.get(&node.name).copied().unwrap_or(0),
+        share_percent: report
+            .share_percent_by_node
+            .get(&node.name)
+            .copied()
+            .unwrap_or(0.0),
     };
     Report {
         policy: source_policy(report.policy),
@@ -40,15 +40,6 @@ pub(super) fn shown(report: &SessionReport) -> Report {
             used_bytes: report.prefetch.used_bytes,
             wasted_bytes: report.prefetch.wasted_bytes,
         },
-    }
-}
-
-/// 0 of nothing.
-pub(super) fn share_percent(bytes: u64, of_bytes: u64) -> f64 {
-    if of_bytes == 0 {
-        0.0
-    } else {
-        bytes as f64 / of_bytes as f64 * 100.0
     }
 }
 

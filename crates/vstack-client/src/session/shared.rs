@@ -1,5 +1,6 @@
 //! What the task of a session and its handles share: the buffer, who waits for what, and the journal.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +14,7 @@ use crate::error::ClientError;
 use crate::journal::Journal;
 use crate::node::NodeView;
 use crate::policy::{ChunkSpec, Micros, NodeIndex};
-use crate::report::SessionReport;
+use crate::report::{SessionReport, share_percent};
 use crate::snapshot::{SessionSnapshot, Span, SpanState};
 
 /// A chunk as those see it who wait for it.
@@ -298,6 +299,13 @@ impl State {
         let counts = self.journal.counts(nodes.len());
         let chunks = self.slots.iter().filter(|slot| slot.source.is_some()).count();
         let totals = &self.journal.totals;
+        let bytes_by_node: BTreeMap<String, u64> = nodes
+            .iter()
+            .zip(&counts)
+            .map(|(node, count)| (node.name.clone(), count.bytes))
+            .collect();
+        let by_nodes = bytes_by_node.values().sum();
+        let share = |(name, bytes): (&String, &u64)| (name.clone(), share_percent(*bytes, by_nodes));
         SessionReport {
             video_id,
             client_id: config.client_id,
@@ -322,11 +330,8 @@ impl State {
             } else {
                 totals.requests as f64 / totals.chunks as f64
             },
-            bytes_by_node: nodes
-                .iter()
-                .zip(&counts)
-                .map(|(node, count)| (node.name.clone(), count.bytes))
-                .collect(),
+            share_percent_by_node: bytes_by_node.iter().map(share).collect(),
+            bytes_by_node,
             failovers: totals.failovers,
             hash_failures: totals.hash_failures,
             prefetch: totals.prefetch,

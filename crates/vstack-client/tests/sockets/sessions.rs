@@ -61,6 +61,12 @@ async fn every_byte_is_the_sources_and_healthy_nodes_are_asked_once_a_chunk() {
         (report.bytes, report.bytes_by_node.values().sum::<u64>()),
         (total, total)
     );
+    let shares: f64 = report.share_percent_by_node.values().sum();
+    assert!(
+        (shares - 100.0).abs() < 1e-6,
+        "{:?}",
+        report.share_percent_by_node
+    );
 }
 
 /// One node misbehaves in mid-play; what playback gets is right, and the events name the node.
