@@ -27,6 +27,9 @@ const BURST: Duration = Duration::from_millis(5);
 const SIGN_PERIOD: Duration = Duration::from_millis(350);
 /// So much then: of a hundred who wait, less than a tenth of a line of 6 Mbit/s.
 const SIGN_BYTES: usize = 256;
+/// Signs take at most one byte for so many in turns: where thousands wait, those in need still come first.
+const TURN_BYTES_FOR_A_SIGN_BYTE: usize = 3;
+const MOST_SIGN_CREDIT_BYTES: usize = 64 * 1024;
 
 /// Who is served next, in bytes and in time that it is told of.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ struct Queue<T> {
     waiting: BTreeMap<Key, Waiting<T>>,
     /// By when a sign of life is due.
     signs: BTreeMap<(Duration, u64), Key>,
+    /// What signs may still take.
+    sign_credit_bytes: usize,
     /// Where the turn that was given last ends.
     virtual_time: f64,
     arrivals: u64,
@@ -106,6 +111,7 @@ impl<T> Default for Queue<T> {
         Self {
             waiting: BTreeMap::new(),
             signs: BTreeMap::new(),
+            sign_credit_bytes: MOST_SIGN_CREDIT_BYTES,
             virtual_time: 0.0,
             arrivals: 0,
         }
@@ -137,7 +143,11 @@ impl<T> Queue<T> {
     }
 
     fn pop(&mut self, now: Duration) -> Option<(Grant, T)> {
-        let due = self.signs.first_key_value().filter(|((due, _), _)| *due <= now);
+        let may_sign = self.sign_credit_bytes >= SIGN_BYTES;
+        let due = self
+            .signs
+            .first_key_value()
+            .filter(|((due, _), _)| may_sign && *due <= now);
         let (key, is_sign) = match due {
             Some((_, key)) => (*key, true),
             None => (*self.waiting.first_key_value()?.0, false),
@@ -145,9 +155,13 @@ impl<T> Queue<T> {
         let next = self.waiting.remove(&key)?;
         self.signs.remove(&(next.sign_due, key.1));
         let bytes = if is_sign {
-            next.bytes.min(SIGN_BYTES)
+            let bytes = next.bytes.min(SIGN_BYTES);
+            self.sign_credit_bytes -= bytes;
+            bytes
         } else {
             self.virtual_time = self.virtual_time.max(key.0.0);
+            let earned = next.bytes / TURN_BYTES_FOR_A_SIGN_BYTE;
+            self.sign_credit_bytes = (self.sign_credit_bytes + earned).min(MOST_SIGN_CREDIT_BYTES);
             next.bytes
         };
         Some((Grant { bytes, at: now }, next.item))
@@ -407,6 +421,20 @@ mod tests {
             assert!(gaps.max().expect("several") <= longest, "{served:?}");
             assert!(served.iter().all(|(_, bytes)| *bytes == SIGN_BYTES), "{served:?}");
         }
+    }
+
+    #[test]
+    fn where_thousands_wait_those_in_need_still_come_first() {
+        const BYTES_PER_MS: u64 = 800;
+        let weights = [vec![1_000_000], vec![1; 3_000]].concat();
+        let mut crowd = Crowd::new(&weights);
+        let mut sent_bytes = 0;
+        while sent_bytes < 4_000_000 {
+            let (_, bytes) = crowd.turn(Duration::from_millis(sent_bytes / BYTES_PER_MS));
+            sent_bytes += bytes as u64;
+        }
+        let share = crowd.got[0] as f64 / sent_bytes as f64;
+        assert!((0.7..0.8).contains(&share), "{share}");
     }
 
     #[test]
