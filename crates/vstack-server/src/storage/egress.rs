@@ -3,8 +3,9 @@
 //! With a limit (`--egress-mbit`, a little below what the machine's line carries) the queue stands here and not in the
 //! kernel, and those who need their bytes soonest are served first: each request has a weight by the slack its client
 //! told, less the time since, and counts more the nearer it is to its end, so that what is begun is finished first.
-//! Shares are in proportion (self-clocked fair queueing, Golestani 1994). Whoever waits is sent a few bytes now and then,
-//! or a reader's own stall detection would give a well node up. Without a limit nothing waits here: the kernel shares the
+//! Shares are in proportion (self-clocked fair queueing, Golestani 1994) among those whose turns come up between two signs
+//! of life: whoever waits is sent a few bytes now and then, or a reader's own stall detection would give a well node up,
+//! and begins its wait anew. Without a limit nothing waits here: the kernel shares the
 //! line evenly, and weights would change nothing.
 
 use std::collections::BTreeMap;
@@ -99,7 +100,8 @@ struct Place {
 }
 
 impl Place {
-    /// A sign of life took less than was asked for.
+    /// A sign of life took less than was asked for. The wait begins anew with it: where many wait long, those in need gain
+    /// more than their proportion, which crowds are better for (`docs/decisions/0215-who-is-served-first.md`).
     fn served(&mut self, asked: Ask, grant: Grant) {
         self.finish = self.start + grant.bytes as f64 / asked.weight;
         self.sign_due = grant.at + SIGN_PERIOD;
@@ -438,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sign_of_life_costs_nobody_its_place() {
+    fn after_their_first_signs_equals_share_evenly() {
         let mut crowd = Crowd::new(&[1, 1]);
         let first = [crowd.turn(Duration::ZERO), crowd.turn(Duration::ZERO)];
         assert_eq!(first, [(0, SIGN_BYTES), (1, SIGN_BYTES)]);
