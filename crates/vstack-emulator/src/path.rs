@@ -13,10 +13,15 @@ use tokio::time::Instant;
 use crate::conditions::{Conditions, Fault, Profile};
 use crate::gate::Doors;
 
-/// Bytes that leave an idle line at once: about one burst of a network card.
-const BURST_BYTES: f64 = 16.0 * 1024.0;
-/// A timer may wake so late; what the line could have sent meanwhile is not lost. 16 KiB take longer below 26 Mbit/s.
+/// What leaves an idle line at once takes so long in turn: a timer may wake so late, and what the line could have sent
+/// meanwhile is not lost.
 const BURST_S: f64 = 0.005;
+/// Bytes arrive in packets of what the line sends in this time. At a slow line's rate a large packet would hide for long
+/// that most of it is here: 16 KiB take 0.2 s at 0.6 Mbit/s.
+const PACKET_S: f64 = 0.005;
+/// As a packet on a network, and as much as is read at once.
+const PACKET_MIN_BYTES: f64 = 1_460.0;
+const PACKET_MAX_BYTES: f64 = 16.0 * 1024.0;
 /// The body that a stale answer repeats is at most so long.
 const OLD_BYTES: usize = 1 << 20;
 
@@ -60,10 +65,21 @@ impl LineState {
             return now;
         };
         // An idle line saves up one burst and no more.
-        let burst = Duration::from_secs_f64((BURST_BYTES / bytes_per_s).max(BURST_S));
-        let earliest = now.checked_sub(burst).unwrap_or(now);
+        let earliest = now.checked_sub(Duration::from_secs_f64(BURST_S)).unwrap_or(now);
         limit.free_at = limit.free_at.max(earliest) + Duration::from_secs_f64(bytes as f64 / bytes_per_s);
         limit.free_at.max(now)
+    }
+
+    /// The most that the line sends in one piece.
+    pub(crate) fn packet_bytes(&self) -> usize {
+        let bytes_per_s = lock(&self.limit).bytes_per_s.unwrap_or(f64::INFINITY);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "clamped in the line itself"
+        )]
+        let bytes = (bytes_per_s * PACKET_S).clamp(PACKET_MIN_BYTES, PACKET_MAX_BYTES) as usize;
+        bytes
     }
 
     pub(crate) fn count(&self, bytes: usize) {
@@ -184,9 +200,18 @@ mod tests {
         let last = (0..100).map(|_| line.send(10_000, start)).last().unwrap();
         let seconds = (last - start).as_secs_f64();
         assert!(
-            (seconds - (1.0 - BURST_BYTES / 1e6)).abs() < 1e-3,
+            (seconds - (1.0 - BURST_S)).abs() < 1e-3,
             "{seconds} s for a megabyte"
         );
+    }
+
+    #[test]
+    fn a_slow_line_sends_small_packets_and_a_fast_one_large_ones() {
+        let packet_at = |mbps| LineState::new(mbps).packet_bytes();
+        assert_eq!(packet_at(Some(0.6)), 1_460);
+        assert_eq!(packet_at(Some(8.0)), 5_000);
+        assert_eq!(packet_at(Some(100.0)), 16 * 1024);
+        assert_eq!(packet_at(None), 16 * 1024);
     }
 
     #[test]

@@ -18,10 +18,10 @@ use crate::gate::wait_until_open;
 use crate::http::{Answers, RequestScan, Step};
 use crate::path::{Line, Path};
 
-/// Read at once. Small enough that a slow line moves evenly, large enough for a fast one.
+/// Read at once. A slow line sends it in smaller packets.
 const PIECE_BYTES: usize = 16 * 1024;
-/// Pieces in flight: at 16 KiB and a delay of 100 ms enough for 160 Mbit/s.
-const PIECES_IN_FLIGHT: usize = 128;
+/// Packets in flight: at 16 KiB and a delay of 100 ms enough for 160 Mbit/s. Smaller ones last 5 ms each or more.
+const PACKETS_IN_FLIGHT: usize = 128;
 
 /// Why a connection is over although neither side has ended it.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(crate) async fn up(
     mut scan: RequestScan,
     random: StdRng,
 ) -> Result<(), Over> {
-    let (sender, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
+    let (sender, receiver) = mpsc::channel(PACKETS_IN_FLIGHT);
     let mut flight = Flight::new(path, Line::Up, sender, random);
     let reading = async {
         while let Some(piece) = read_piece(&mut from).await? {
@@ -73,7 +73,7 @@ pub(crate) async fn down(
     mut answers: Answers,
     random: StdRng,
 ) -> Result<(), Over> {
-    let (sender, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
+    let (sender, receiver) = mpsc::channel(PACKETS_IN_FLIGHT);
     let mut flight = Flight::new(path, Line::Down, sender, random);
     let reading = async {
         while let Some(piece) = read_piece(&mut from).await? {
@@ -137,7 +137,16 @@ impl<'a> Flight<'a> {
         }
     }
 
-    async fn send(&mut self, bytes: Bytes) -> Result<(), Over> {
+    async fn send(&mut self, mut bytes: Bytes) -> Result<(), Over> {
+        while !bytes.is_empty() {
+            let most = self.path.line(self.line).packet_bytes();
+            let packet = bytes.split_to(bytes.len().min(most));
+            self.send_packet(packet).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_packet(&mut self, bytes: Bytes) -> Result<(), Over> {
         let mut doors = self.path.doors.subscribe();
         wait_until_open(&mut doors, self.line).await;
         let until_reset = self.until_reset(bytes.len());
