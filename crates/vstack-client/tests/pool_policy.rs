@@ -164,6 +164,52 @@ fn check_move(from: &Shape, to: &Shape, gone: &[u16]) {
 }
 
 #[test]
+fn a_block_that_is_here_and_not_checked_yet_is_not_thrown_away_when_the_rest_of_its_range_comes_from_elsewhere()
+ {
+    let mut told = Told::new(&copies(&[0, 1, 2]));
+    let slow = told
+        .running
+        .values()
+        .find(|start| blocks(start).len() == 2)
+        .cloned();
+    let slow = slow.expect("a second request has two blocks");
+    let attempt = slow.attempt;
+    let quick = (slow.node.0 + 1) % 3;
+    told.tell(Fact::FirstByte { attempt });
+    let mut hedge = None;
+    for _ in 0..20 {
+        hedge = told
+            .at(quick)
+            .into_iter()
+            .find(|start| start.hedges == Some(attempt));
+        if hedge.is_some() {
+            break;
+        }
+        told.now = told.now + Micros::from_ms(20);
+        let start = told.first_at(quick);
+        told.deliver(&start);
+    }
+    let hedge = hedge.expect("the quick node helps");
+    assert_eq!(
+        blocks(&hedge).first,
+        blocks(&slow).first + 1,
+        "with the second block"
+    );
+    let (first, bytes) = (blocks(&slow).first, BLOCK_BYTES + 1);
+    told.tell(Fact::Progress { attempt, bytes });
+    told.deliver(&hedge);
+    assert!(told.running.contains_key(&attempt), "the first block is lost");
+    told.tell(Fact::Verified {
+        attempt,
+        blocks: BlockRange {
+            first,
+            end: first + 1,
+        },
+    });
+    assert!(!told.running.contains_key(&attempt), "nothing is left to bring");
+}
+
+#[test]
 fn a_copy_that_joins_or_a_list_in_another_order_cancels_nothing() {
     check_move(&copies(&[0, 1, 2]), &copies(&[0, 1, 2, 3]), &[]);
     check_move(&copies(&[0, 1, 2]), &copies(&[2, 3, 1, 0]), &[]);

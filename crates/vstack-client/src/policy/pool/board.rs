@@ -75,6 +75,11 @@ impl Board {
             .is_some_and(|slots| slots.count_ones() >= u32::from(self.shape.needed))
     }
 
+    /// A block is verified from this slot.
+    pub(super) fn has(&self, slot: u16, block: usize) -> bool {
+        self.got.get(block).is_some_and(|slots| slots & slot != 0)
+    }
+
     /// Requests that a block still wants beside those under way.
     fn wants(&self, block: usize) -> u32 {
         let slots = self.got[block] | self.asked[block];

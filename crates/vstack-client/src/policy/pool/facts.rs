@@ -198,14 +198,14 @@ impl Pool {
         }
     }
 
-    /// What is left of these attempts has come from elsewhere.
+    /// What is left of these attempts has come from elsewhere. A block that is here and not checked yet is left.
     fn cancel_overtaken(&mut self, seq: u32, actions: &mut Vec<Action>) {
         let Some(board) = self.chunks.get(seq as usize).and_then(Chunk::board) else {
             return;
         };
         let overtaken = self.attempts_at(|flight| {
-            let rest = flight.block() as usize..flight.range.end as usize;
-            flight.seq == seq && !rest.is_empty() && { rest }.all(|block| board.is_done(block))
+            let is_over = |block| board.is_done(block) || board.has(flight.slot, block);
+            flight.seq == seq && flight.remaining_bytes() > 0 && flight.range.blocks().all(is_over)
         });
         for attempt in overtaken {
             self.cancel(attempt, CancelReason::Overtaken, actions);
