@@ -24,7 +24,8 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout};
 use vstack_client::headless::Unit;
 use vstack_client::{
-    ClientConfig, Cluster, HeadlessOptions, Pace, PolicyName, SessionReport, TraceSink, headless,
+    ClientConfig, Cluster, HeadlessOptions, Pace, PolicyName, Session, SessionReport, TraceSink,
+    TraceWriting, headless,
 };
 
 use crate::client::PREFIX_BYTES;
@@ -57,19 +58,22 @@ pub(crate) struct RealOptions {
         default_value = "round-robin,seed,pool"
     )]
     policy: Vec<PolicyName>,
-    /// On real sockets; the lines move on by one node each round.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=50))]
+    /// On real sockets; the lines move on by one node each round. Five see every order.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=50))]
     rounds: u16,
-    /// Chunks of 2 MB on real sockets.
-    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=200))]
+    /// Chunks of 2 MB and 10 s on real sockets.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=200))]
     chunks: u32,
     /// A run that takes so many times its bound is given up.
     #[arg(long, value_name = "TIMES", default_value_t = 12, value_parser = clap::value_parser!(u16).range(2..=100))]
     patience: u16,
-    /// All contestants of a round at the same time, each on lines of its own. They share the processors: only where these
-    /// have little to do.
+    /// All contestants and rounds of a scenario at the same time, each on lines of its own. They share the processors: only
+    /// where these have little to do, which the page says.
     #[arg(long)]
     together: bool,
+    /// Keep the pool's traces of real sockets there.
+    #[arg(long, value_name = "DIR")]
+    traces: Option<PathBuf>,
 }
 
 /// A layer of real sockets.
@@ -198,6 +202,7 @@ struct Run<'a> {
     bound: Bound,
     /// Then it is given up.
     limit: Duration,
+    traces: Option<&'a Path>,
 }
 
 impl<'a> Run<'a> {
@@ -211,7 +216,26 @@ impl<'a> Run<'a> {
             content,
             bound,
             limit: Duration::from_secs_f64(bound.whole_s * f64::from(patience) + 5.0),
+            traces: None,
         }
+    }
+
+    /// Opens the video, and keeps the trace if it is the pool's and traces are kept.
+    async fn open(
+        &self,
+        layer: &str,
+        policy: PolicyName,
+        cluster: &Cluster,
+    ) -> Result<(Session, Option<TraceWriting>)> {
+        let Some(folder) = self.traces.filter(|_| policy == PolicyName::Pool) else {
+            return Ok((cluster.open(self.content.video).await?, None));
+        };
+        let name = format!("{layer}-{}-{}.trace", self.scenario.id, self.round);
+        let (sink, writing) = TraceSink::to(std::fs::File::create(folder.join(name))?);
+        Ok((
+            cluster.open_traced(self.content.video, sink).await?,
+            Some(writing),
+        ))
     }
 
     fn chunks(&self) -> u32 {
@@ -233,6 +257,9 @@ impl<'a> Run<'a> {
 /// Plays one layer and writes its section of the page, with JSON lines and a picture beside it.
 pub(crate) fn run(bench: &Bench<'_>, layer: Layer) -> Result<()> {
     std::fs::create_dir_all(bench.work)?;
+    if let Some(traces) = &bench.options.traces {
+        std::fs::create_dir_all(traces)?;
+    }
     let runtime = tokio::runtime::Runtime::new()?;
     let content = Content::random(bench.chunks(), CHUNK_BYTES, CHUNK_MS, 1).in_fragments(FRAGMENT_BYTES);
     let mut played = match layer {
@@ -285,6 +312,25 @@ pub(crate) fn record_pool(
 impl Bench<'_> {
     fn scenarios(&self, of: Vec<Scenario>) -> Vec<Scenario> {
         wanted(of, self.only)
+    }
+
+    /// A scenario's runs: those of a group run at the same time, round by round and contestant by contestant.
+    fn groups<'a, C: Copy>(
+        &'a self,
+        scenario: &Scenario,
+        content: &'a Content,
+        contestants: &[C],
+    ) -> Vec<Vec<(Run<'a>, C)>> {
+        let run = |round| Run {
+            traces: self.options.traces.as_deref(),
+            ..Run::new(scenario, round, content, self.options.patience)
+        };
+        let runs = (0..self.rounds()).flat_map(|round| contestants.iter().map(move |who| (run(round), *who)));
+        if self.options.together {
+            vec![runs.collect()]
+        } else {
+            runs.map(|run| vec![run]).collect()
+        }
     }
 
     const fn rounds(&self) -> u16 {
@@ -347,7 +393,7 @@ async fn play(layer: &'static str, run: &Run<'_>, policy: PolicyName, catalogue:
     let mut row = Row::new(layer, run, policy.to_string());
     let cluster = Cluster::connect(config_of(policy, catalogue)).await?;
     let started = Instant::now();
-    let session = cluster.open(run.content.video).await?;
+    let (session, writing) = run.open(layer, policy, &cluster).await?;
     let (mut right, mut first_chunk_s) = (true, None);
     let take = |unit: &Unit, bytes: Bytes| {
         right &= is_of(run.content, unit, &bytes);
@@ -363,6 +409,10 @@ async fn play(layer: &'static str, run: &Run<'_>, policy: PolicyName, catalogue:
     .await;
     let took_s = started.elapsed().as_secs_f64();
     let report = session.report();
+    drop(session);
+    if let Some(writing) = writing {
+        tokio::task::spawn_blocking(|| writing.wait()).await??;
+    }
     row.count(&report);
     row.took_s = (matches!(ended, Ok(Ok(()))) && report.complete).then_some(took_s);
     (row.right, row.first_chunk_s) = (right, first_chunk_s);

@@ -214,22 +214,14 @@ pub(super) async fn run(bench: &Bench<'_>, content: &Content) -> Result<Played> 
     write_files(&folder, content)?;
     let nginx = bench.options.nginx.as_deref().context("nginx is there")?;
     let contestants = contestants(bench.options);
-    let at_once = if bench.options.together {
-        contestants.len()
-    } else {
-        1
-    };
     let (began, before) = (Instant::now(), own_usage().0);
     let mut rows = Vec::new();
     for scenario in &bench.scenarios(in_namespaces()) {
         output::step(&format!("netns: {} {}", scenario.id, scenario.name));
-        for round in 0..bench.rounds() {
-            let run = Run::new(scenario, round, content, bench.options.patience);
-            for group in contestants.chunks(at_once.max(1)) {
-                for row in contest(&run, group, &folder, nginx).await? {
-                    output::note(&row.sentence());
-                    rows.push(row);
-                }
+        for group in bench.groups(scenario, content, &contestants) {
+            for row in contest(&group, &folder, nginx).await? {
+                output::note(&row.sentence());
+                rows.push(row);
             }
         }
     }
@@ -246,10 +238,10 @@ fn contestants(options: &RealOptions) -> Vec<Contestant<'_>> {
     policies.chain(aria2).collect()
 }
 
-/// The contestants of a group, at the same time, each with nodes of its own.
-async fn contest(run: &Run<'_>, group: &[Contestant<'_>], folder: &Path, nginx: &Path) -> Result<Vec<Row>> {
+/// The runs of a group, at the same time, each with nodes of its own.
+async fn contest(group: &[(Run<'_>, Contestant<'_>)], folder: &Path, nginx: &Path) -> Result<Vec<Row>> {
     let mut stages = Vec::new();
-    for (place, contestant) in group.iter().enumerate() {
+    for (place, (run, contestant)) in group.iter().enumerate() {
         stages.push((*contestant, Stage::start(run, place, folder, nginx)?));
     }
     let fetched = stages.iter().map(|(contestant, stage)| stage.fetch(*contestant));

@@ -28,13 +28,10 @@ pub(super) async fn run(bench: &Bench<'_>, content: &Content) -> Result<Played> 
     for scenario in &scenarios {
         output::step(&format!("sockets: {} {}", scenario.id, scenario.name));
         let content = content.first(scenario.chunks(bench.chunks()));
-        for round in 0..bench.rounds() {
-            let run = Run::new(scenario, round, &content, bench.options.patience);
-            for group in bench.groups() {
-                for row in contest(&run, group, &nodes).await? {
-                    output::note(&row.sentence());
-                    rows.push(row);
-                }
+        for group in bench.groups(scenario, &content, &bench.options.policy) {
+            for row in contest(&group, &nodes).await? {
+                output::note(&row.sentence());
+                rows.push(row);
             }
         }
     }
@@ -46,26 +43,17 @@ pub(super) async fn run(bench: &Bench<'_>, content: &Content) -> Result<Played> 
     })
 }
 
-impl Bench<'_> {
-    /// Those who run at the same time.
-    pub(super) fn groups(&self) -> Vec<&[PolicyName]> {
-        let policies = &self.options.policy;
-        let at_once = if self.options.together { policies.len() } else { 1 };
-        policies.chunks(at_once.max(1)).collect()
-    }
-}
-
 fn cpu_s(nodes: &[StorageNode]) -> f64 {
     own_usage().0 + nodes.iter().map(|node| node.usage().cpu_sec).sum::<f64>()
 }
 
-/// The policies of a group, at the same time.
-async fn contest(run: &Run<'_>, group: &[PolicyName], nodes: &[StorageNode]) -> Result<Vec<Row>> {
+/// The runs of a group, at the same time.
+async fn contest(group: &[(Run<'_>, PolicyName)], nodes: &[StorageNode]) -> Result<Vec<Row>> {
     let mut stages = Vec::new();
-    for policy in group {
-        stages.push((*policy, stage(run, nodes).await?));
+    for (run, policy) in group {
+        stages.push((run, *policy, stage(run, nodes).await?));
     }
-    let played = stages.iter().map(|(policy, (catalogue, paths))| async {
+    let played = stages.iter().map(|(run, policy, (catalogue, paths))| async {
         let _happening = happen(&run.scenario, paths);
         play("sockets", run, *policy, catalogue).await
     });
