@@ -12,7 +12,7 @@ use vstack_core::id::VideoId;
 use vstack_core::time::UnixMillis;
 
 use crate::net::Sharing;
-use crate::scenario::{Scenario, seconds};
+use crate::scenario::Scenario;
 
 /// How a run is set up beside its scenario.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,20 +116,9 @@ impl Viewer {
         arrives_at: Micros,
     ) -> Self {
         let specs = scenario.chunk_specs(seed, client);
-        let mut policy = setup.policy;
-        if scenario.bulk {
-            let all = seconds(f64::from(scenario.chunks + 1) * scenario.chunk_sec);
-            match &mut policy {
-                PolicyConfig::Seed(config) => (config.target, config.low_water) = (all, all),
-                PolicyConfig::Pool(config) => {
-                    (config.target, config.low_water) = (all, all);
-                    config.pace = 0.0;
-                }
-            }
-        }
         Self {
-            policy: Policy::new(policy, specs.clone()),
-            config: policy,
+            policy: Policy::new(setup.policy, specs.clone()),
+            config: setup.policy,
             recorder: None,
             records: NodeRecords::default(),
             end: specs.last().map_or(Micros(0), |spec| spec.end),
@@ -312,12 +301,7 @@ impl Viewer {
         let mut facts = Vec::new();
         let mut position = self.position(now);
         if self.bulk {
-            if self.policy.level() > Micros(0) && self.outcome.startup_sec.is_none() {
-                self.outcome.startup_sec = Some(self.since_arrival(now));
-                facts.push(Fact::Starved(false));
-            }
-            self.is_over = self.outcome.done_sec.is_some();
-            return (facts, None);
+            return (self.take(now), None);
         }
         let ready = self.policy.position() + self.policy.level();
         if self.playing && position >= ready && position < self.end {
@@ -348,6 +332,31 @@ impl Viewer {
             now + left.clamp(Micros(1_000), Micros(250_000))
         });
         (facts, next)
+    }
+
+    /// Everything is taken as soon as it is there, and the next chunk is waited for.
+    fn take(&mut self, now: Micros) -> Vec<Fact> {
+        self.is_over = self.outcome.done_sec.is_some();
+        let (position, level) = (self.policy.position(), self.policy.level());
+        if level == Micros(0) || self.is_over {
+            return Vec::new();
+        }
+        if self.outcome.startup_sec.is_none() {
+            self.outcome.startup_sec = Some(self.since_arrival(now));
+        }
+        let chunk_at = |at: Micros| {
+            let seq = self.specs.partition_point(|spec| spec.end <= at);
+            u32::try_from(seq).unwrap_or(u32::MAX)
+        };
+        let ready = position + level;
+        vec![
+            Fact::Unwanted {
+                seq: chunk_at(position),
+            },
+            Fact::Starved(false),
+            Fact::Position(ready),
+            Fact::Wanted { seq: chunk_at(ready) },
+        ]
     }
 
     fn begin(&mut self, now: Micros) {
