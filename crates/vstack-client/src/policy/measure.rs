@@ -37,6 +37,9 @@ pub fn backoff(count: u32, max: Micros) -> Micros {
     Micros(BACKOFF_FIRST.0 << doublings).min(max)
 }
 
+/// An answer that takes so long is that of a node that hung.
+const HUNG_FOR: Micros = Micros::from_ms(700);
+
 /// How long a transfer rate remembered from an earlier session keeps half its weight (R5 of the pool).
 const PRIOR_HALF_LIFE_SEC: f64 = 600.0;
 
@@ -81,6 +84,9 @@ pub struct NodeRecord {
     backed_off_until: Micros,
     failed_at: Micros,
     unanswered: bool,
+    /// The first answer to a ping after one without.
+    #[serde(default)]
+    back_at: Option<Micros>,
     last_updated: Option<Micros>,
     load: Option<NodeLoad>,
     prior: Option<(Micros, Prior)>,
@@ -90,7 +96,10 @@ impl NodeRecord {
     pub fn ping_answered(&mut self, now: Micros, latency: Micros) {
         push(&mut self.latencies_ms, LATENCY_WINDOW, latency.0 as f64 / 1_000.0);
         push(&mut self.successes, SUCCESS_WINDOW, true);
-        self.unanswered = false;
+        // A ping that waited so long found a node that hung, and no longer does.
+        if std::mem::take(&mut self.unanswered) || latency >= HUNG_FOR {
+            self.back_at = Some(now);
+        }
         self.last_updated = Some(now);
     }
 
@@ -225,6 +234,12 @@ impl NodeRecord {
         self.unanswered
     }
 
+    /// When it was last heard of again after it had not answered, or had hung; whether it also serves is to be seen.
+    #[must_use]
+    pub const fn back_at(&self) -> Option<Micros> {
+        self.back_at
+    }
+
     #[must_use]
     pub const fn last_updated(&self) -> Option<Micros> {
         self.last_updated
@@ -319,6 +334,20 @@ mod tests {
         record.ping_unanswered(NOW);
         record.ping_unanswered(NOW); // two of four
         assert!((record.score() - 20.0 * 0.5 / 5.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_node_is_back_with_the_first_answer_after_none_or_after_a_long_one() {
+        let at = |ms| Micros::from_ms(ms);
+        let mut record = pinged(10);
+        record.ping_answered(at(6_000), at(500));
+        assert_eq!(record.back_at(), None);
+        record.ping_unanswered(at(9_000));
+        record.ping_answered(at(12_000), at(10));
+        record.ping_answered(at(15_000), at(10));
+        assert_eq!(record.back_at(), Some(at(12_000)));
+        record.ping_answered(at(22_000), at(4_000));
+        assert_eq!(record.back_at(), Some(at(22_000)));
     }
 
     #[test]

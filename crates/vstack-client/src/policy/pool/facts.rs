@@ -57,8 +57,9 @@ impl Pool {
             Fact::Position(position) => self.moved(now, position),
             Fact::Seek(position) => self.seek(position),
             Fact::Starved(starved) => {
-                self.starved = starved;
-                self.moved_from = None;
+                if std::mem::replace(&mut self.starved, starved) != starved {
+                    self.moved_from = None;
+                }
             }
             Fact::Wanted { seq } => {
                 self.wanted.insert(seq);
@@ -100,6 +101,21 @@ impl Pool {
             };
             self.moved_from = Some((now, position));
         }
+        self.reach_on();
+    }
+
+    /// As much lies in the window as is played in its time, and no more than may be kept. What is in it stays: a pause
+    /// takes nothing back.
+    fn reach_on(&mut self) {
+        let most = super::seconds(self.config.target.0 as f64 / 1e6 * self.speed);
+        let limit = self.position + most;
+        let mut bytes = 0;
+        let ahead = self.chunks[self.first()..].iter().take_while(|chunk| {
+            bytes += chunk.spec.shape.chunk_bytes;
+            chunk.spec.start < limit && bytes <= self.config.keep_bytes
+        });
+        let end = ahead.last().map_or(self.position, |chunk| chunk.spec.end);
+        self.reach = self.reach.max(end.min(limit));
     }
 
     fn learn(&mut self, records: &NodeRecords) {
@@ -110,6 +126,7 @@ impl Pool {
 
     fn seek(&mut self, position: Micros) {
         self.position = position;
+        self.reach = position;
         self.moved_from = None;
         self.filling = true;
         self.ready = None;
@@ -463,5 +480,99 @@ impl Pool {
             chunk.state = State::Partial(Board::new(chunk.spec.shape.clone(), bans));
         }
         chunk.board_mut()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{ChunkSpec, PoolConfig, Shape};
+
+    const CHUNK_BYTES: u64 = 1_000_000;
+
+    struct Playing {
+        pool: Pool,
+        records: NodeRecords,
+        now: Micros,
+        position: Micros,
+        slack: Option<Micros>,
+    }
+
+    /// A hundred chunks of 1 s, of which 8 s are fetched ahead and 20 chunks may be kept.
+    fn playing() -> Playing {
+        let spec = |seq: u64| ChunkSpec {
+            start: Micros::from_ms(seq * 1_000),
+            end: Micros::from_ms((seq + 1) * 1_000),
+            shape: Shape::copies(CHUNK_BYTES, [NodeIndex(0)]),
+        };
+        let config = PoolConfig {
+            target: Micros::from_ms(8_000),
+            keep_bytes: 20 * CHUNK_BYTES,
+            ..PoolConfig::default()
+        };
+        let mut playing = Playing {
+            pool: Pool::new(config, (0..100).map(spec).collect()),
+            records: NodeRecords::default(),
+            now: Micros(1),
+            position: Micros(0),
+            slack: None,
+        };
+        playing.tell(Fact::Tick);
+        playing.tell(Fact::Starved(false));
+        playing
+    }
+
+    impl Playing {
+        fn tell(&mut self, fact: Fact) {
+            for action in self.pool.apply(self.now, &mut self.records, fact) {
+                if let Action::Start(start) = action {
+                    self.slack = Some(start.slack);
+                }
+            }
+        }
+
+        /// Two seconds pass, at so many times real time; whole chunks ahead that are in the window then.
+        fn go_on(&mut self, speed: f64) -> u64 {
+            for _ in 0..20 {
+                self.now = self.now + Micros::from_ms(100);
+                self.position = self.position + super::super::seconds(0.1 * speed);
+                // Who has not waited says so again and again.
+                self.tell(Fact::Starved(false));
+                self.tell(Fact::Position(self.position));
+            }
+            self.ahead()
+        }
+
+        fn ahead(&self) -> u64 {
+            self.pool.window().end as u64 - self.position.as_ms() / 1_000
+        }
+    }
+
+    #[test]
+    fn what_is_played_faster_is_fetched_further_ahead_and_a_pause_takes_nothing_back() {
+        let mut playing = playing();
+        assert_eq!(playing.go_on(1.0), 8);
+        assert_eq!(playing.go_on(2.0), 16);
+        assert_eq!(playing.go_on(0.0), 16);
+        assert_eq!(playing.go_on(1.0), 14, "what is there is used up first");
+        playing.tell(Fact::Seek(playing.position));
+        assert_eq!(playing.ahead(), 8);
+    }
+
+    #[test]
+    fn who_only_fetches_keeps_as_much_as_allowed_hurries_nobody_and_does_not_panic() {
+        let mut playing = playing();
+        assert!(playing.pool.panics(), "nothing is there");
+        assert_eq!(playing.go_on(15.0), 20);
+        assert!(!playing.pool.panics());
+        let attempt = playing.pool.attempts_at(|_| true)[0];
+        playing.slack = None;
+        playing.tell(Fact::Failed {
+            attempt,
+            failure: Failure::Connect,
+        });
+        playing.now = playing.now + Micros::from_ms(60_000);
+        playing.tell(Fact::Tick);
+        assert_eq!(playing.slack, Some(Micros::from_ms(8_000)));
     }
 }

@@ -101,6 +101,11 @@ impl Lane {
             self.cold = (COLD_BYTES_PER_ROUND_TRIP / round_trip).min(COLD_MAX_BYTES_PER_SEC);
         }
         self.ping_sec = ping_sec.or(self.ping_sec);
+        // Its rest ends, but not what is thought of it: the first range is one block.
+        let back_at = record.and_then(NodeRecord::back_at);
+        if back_at.is_some_and(|at| at > self.failed_at) {
+            self.rest_until = self.failed_at;
+        }
     }
 
     /// Bytes per second that a plan may count on.
@@ -309,6 +314,25 @@ mod tests {
         }
         lane.delivered(now);
         assert_eq!((lane.failures, lane.ramp), (0, 2));
+    }
+
+    #[test]
+    fn a_rest_ends_when_a_node_that_did_not_answer_does_and_begins_anew_when_it_fails_again() {
+        let at = |ms| Micros::from_ms(ms);
+        let mut lane = fed(&[]);
+        let mut record = NodeRecord::default();
+        record.ping_answered(at(900), at(10));
+        lane.failed(at(1_000), 3);
+        lane.learn(Some(&record));
+        assert_eq!(lane.rest_until, at(5_000));
+        record.ping_unanswered(at(2_000));
+        record.ping_answered(at(3_000), at(10));
+        lane.learn(Some(&record));
+        assert!(lane.rest_until < at(3_000));
+        assert_eq!((lane.failures, lane.ramp), (3, 1), "it is tried with care");
+        lane.failed(at(3_500), 1);
+        lane.learn(Some(&record));
+        assert_eq!(lane.rest_until, at(11_500));
     }
 
     #[test]

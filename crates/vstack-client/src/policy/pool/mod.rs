@@ -74,9 +74,12 @@ pub struct PoolConfig {
     pub prefix_rate: f64,
     /// Playback may go on into a chunk that is not whole when it begins in less than this time.
     pub prefix_ahead: Micros,
-    /// Chunks, whole or not, that may be kept outside the window.
+    /// Chunks, whole or not, that may be kept outside the window, and ahead of it for who plays faster than real time.
     pub keep_bytes: u64,
 }
+
+/// Players offer twice real time, some four times.
+const WATCHED_SPEED_MAX: f64 = 4.0;
 
 impl Default for PoolConfig {
     fn default() -> Self {
@@ -200,6 +203,8 @@ pub struct Pool {
     position: Micros,
     /// How fast the playhead moves, in times real time; never below 1.
     speed: f64,
+    /// The window ends here: it follows the playhead, and is wider when a video is played faster.
+    reach: Micros,
     /// The playhead was there then, and has moved evenly since.
     moved_from: Option<(Micros, Micros)>,
     starved: bool,
@@ -240,6 +245,7 @@ impl Pool {
             flights: BTreeMap::new(),
             position: Micros(0),
             speed: 1.0,
+            reach: Micros(0),
             moved_from: None,
             starved: true,
             filling: true,
@@ -443,14 +449,19 @@ impl Pool {
 
     fn window(&self) -> std::ops::Range<usize> {
         let first = self.first();
-        let limit = self.position + self.config.target;
+        let limit = self.reach.max(self.position + self.config.target);
         let end = self.chunks.partition_point(|chunk| chunk.spec.start < limit);
         first..end.max(first)
     }
 
-    /// Playback waits, or soon will.
+    /// Playback waits, or soon will. Who takes everything as it comes always would.
     fn panics(&self) -> bool {
-        self.starved || self.reserve() < self.config.panic
+        self.starved || !self.is_bulk() && self.reserve() < self.config.panic
+    }
+
+    /// Nobody watches that fast.
+    fn is_bulk(&self) -> bool {
+        self.speed > WATCHED_SPEED_MAX
     }
 
     fn is_wanted(&self, index: usize) -> bool {
@@ -544,7 +555,7 @@ impl Pool {
     fn turn_refill(&mut self, actions: &mut Vec<Action>) {
         let level = self.level();
         let mark = if self.filling {
-            self.config.target
+            self.config.target.max(self.reach - self.position)
         } else {
             self.config.low_water
         };

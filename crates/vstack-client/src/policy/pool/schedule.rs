@@ -460,7 +460,12 @@ impl Pool {
         } = choice;
         let seq = u32::try_from(index).unwrap_or(u32::MAX);
         let range_bytes = self.chunks[index].spec.shape.bytes_of(range);
-        let slack = seconds(self.slack_sec(index, range.first));
+        // Who watches is served before who only fetches.
+        let slack = if self.is_bulk() {
+            self.config.target
+        } else {
+            seconds(self.slack_sec(index, range.first))
+        };
         let plan = seconds(range_bytes as f64 / self.lanes[lane].rate());
         if let Some(board) = self.chunks.get_mut(index).and_then(Chunk::board_mut) {
             board.ask(slot, range);
