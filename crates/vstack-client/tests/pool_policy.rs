@@ -164,6 +164,22 @@ fn check_move(from: &Shape, to: &Shape, gone: &[u16]) {
 }
 
 #[test]
+fn answers_that_bring_a_lot_do_not_put_off_the_look_at_those_that_bring_nothing() {
+    let mut told = Told::new(&copies(&[0, 1, 2]));
+    let starts: Vec<Start> = told.running.values().cloned().collect();
+    for start in &starts {
+        told.now = told.now + Micros::from_ms(20);
+        told.deliver(start);
+    }
+    assert!(told.now > Micros::from_ms(100));
+    let wake = told.actions.iter().find_map(|action| match action {
+        Action::WakeAt(at) => Some(*at),
+        _ => None,
+    });
+    assert_eq!(wake, Some(told.now), "it should have looked a while ago");
+}
+
+#[test]
 fn a_block_that_is_here_and_not_checked_yet_is_not_thrown_away_when_the_rest_of_its_range_comes_from_elsewhere()
  {
     let mut told = Told::new(&copies(&[0, 1, 2]));

@@ -44,6 +44,7 @@ impl Pool {
                 return false;
             }
             Fact::Tick => {
+                self.looked_at = now;
                 self.learn(records);
                 // Progress of all attempts was told just before, so that no bytes are missing in this time.
                 (0..self.lanes.len()).for_each(|lane| self.advance_lane(now, lane));

@@ -222,6 +222,8 @@ pub struct Pool {
     /// Bytes that pacing allows, as of a time.
     credit: f64,
     credit_at: Micros,
+    /// At all lanes.
+    looked_at: Micros,
     wake_at: Option<Micros>,
 }
 
@@ -259,6 +261,7 @@ impl Pool {
             hedged_bytes: 0,
             credit: 0.0,
             credit_at: Micros(0),
+            looked_at: Micros(0),
             wake_at: None,
         }
     }

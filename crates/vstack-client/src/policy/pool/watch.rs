@@ -166,7 +166,9 @@ impl Pool {
     pub(super) fn next_look(&self, now: Micros) -> Option<Micros> {
         let flying = (!self.flights.is_empty()).then(|| {
             let closely = self.panics() || self.lanes.iter().any(|lane| lane.flights.is_empty());
-            now + if closely { LOOK_CLOSELY } else { LOOK }
+            // Counted from the last look: facts that come all the time would put it off for ever, and those who bring nothing
+            // are only looked at then.
+            (self.looked_at + if closely { LOOK_CLOSELY } else { LOOK }).max(now)
         });
         let open = self.candidates().any(|index| self.chunks[index].is_unfinished());
         let waiting = open.then(|| self.next_chance(now));
