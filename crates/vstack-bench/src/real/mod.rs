@@ -21,7 +21,7 @@ use anyhow::Result;
 use bytes::Bytes;
 use clap::Args;
 use serde::Serialize;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use vstack_client::headless::Unit;
 use vstack_client::{
     ClientConfig, Cluster, HeadlessOptions, Pace, PolicyName, Session, SessionReport, TraceSink,
@@ -39,6 +39,7 @@ const CHUNK_BYTES: usize = 2_000_000;
 const CHUNK_MS: u64 = 10_000;
 /// As our ingest makes them of such a video: a second or less.
 const FRAGMENT_BYTES: usize = 128 * 1024;
+const BETWEEN_STARTS: Duration = Duration::from_millis(300);
 /// Of a video whose traces are recorded.
 const RECORDED_CHUNKS: u32 = 12;
 const RECORDED_PATIENCE: u16 = 12;
@@ -350,6 +351,12 @@ fn wanted(of: Vec<Scenario>, only: &str) -> Vec<Scenario> {
     of.into_iter()
         .filter(|scenario| format!("{} {}", scenario.id, scenario.name).contains(only))
         .collect()
+}
+
+/// Those who run at the same time begin one after another: opening so many connections at once takes tens of milliseconds
+/// of processor, which start-up would be blamed for.
+async fn its_turn(place: u32) {
+    sleep(BETWEEN_STARTS * place).await;
 }
 
 /// Whether these are the bytes that were put on the nodes.

@@ -23,7 +23,7 @@ use vstack_core::digest::{LEAF_BYTES, Sha256Digest, leaf_hash};
 use vstack_core::id::NodeId;
 
 use super::scenario::{Event, Line, Turn, in_namespaces};
-use super::{Bench, Played, RealOptions, Row, Run, play};
+use super::{Bench, Played, RealOptions, Row, Run, its_turn, play};
 use crate::output;
 use crate::peers::fresh;
 use crate::process::{Process, own_usage, wait_for_listener};
@@ -244,7 +244,10 @@ async fn contest(group: &[(Run<'_>, Contestant<'_>)], folder: &Path, nginx: &Pat
     for (place, (run, contestant)) in group.iter().enumerate() {
         stages.push((*contestant, Stage::start(run, place, folder, nginx)?));
     }
-    let fetched = stages.iter().map(|(contestant, stage)| stage.fetch(*contestant));
+    let fetched = (0..).zip(&stages).map(|(place, (contestant, stage))| async move {
+        its_turn(place).await;
+        stage.fetch(*contestant).await
+    });
     try_join_all(fetched).await
 }
 

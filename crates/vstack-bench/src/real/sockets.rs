@@ -14,7 +14,7 @@ use vstack_core::id::NodeId;
 use vstack_emulator::{Emulated, Emulator};
 
 use super::scenario::{Scenario, emulated};
-use super::{Bench, Played, RECORDED_PATIENCE, Row, Run, play, play_traced, wanted};
+use super::{Bench, Played, RECORDED_PATIENCE, Row, Run, its_turn, play, play_traced, wanted};
 use crate::output;
 use crate::peers::fresh;
 use crate::process::own_usage;
@@ -53,10 +53,13 @@ async fn contest(group: &[(Run<'_>, PolicyName)], nodes: &[StorageNode]) -> Resu
     for (run, policy) in group {
         stages.push((run, *policy, stage(run, nodes).await?));
     }
-    let played = stages.iter().map(|(run, policy, (catalogue, paths))| async {
-        let _happening = happen(&run.scenario, paths);
-        play("sockets", run, *policy, catalogue).await
-    });
+    let played = (0..)
+        .zip(&stages)
+        .map(|(place, (run, policy, (catalogue, paths)))| async move {
+            its_turn(place).await;
+            let _happening = happen(&run.scenario, paths);
+            play("sockets", run, *policy, catalogue).await
+        });
     try_join_all(played).await
 }
 
