@@ -5,6 +5,7 @@
 //! policy comes is what the ratio says.
 
 use serde::Serialize;
+use vstack_client::policy::PoolConfig;
 
 use crate::net::INITIAL_WINDOW_BYTES;
 use crate::scenario::{Change, NodePlan, Scenario};
@@ -15,7 +16,8 @@ const STEP_SEC: f64 = 0.001;
 /// What the physics of a scenario allow to one client.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Bound {
-    /// Until the first chunk is there, and until the first `prefix_bytes` of it are.
+    /// Until the first chunk is there, and until the first `prefix_bytes` of it are and enough flows to start from them (R10):
+    /// else the whole chunk is waited for.
     pub chunk_sec: f64,
     pub prefix_sec: f64,
     /// Until all is there; with playback's window not counted.
@@ -31,6 +33,7 @@ impl Bound {
         let mut fluid = Fluid::new(scenario);
         let whole = scenario.chunk_bytes as f64;
         let total = whole * f64::from(scenario.chunks);
+        let enough = PoolConfig::default().prefix_rate * whole / scenario.chunk_sec;
         let mut bound = Self {
             chunk_sec: scenario.limit_sec,
             prefix_sec: scenario.limit_sec,
@@ -47,7 +50,12 @@ impl Bound {
                     so_far
                 }
             };
-            bound.prefix_sec = reached((prefix_bytes as f64).min(whole), fluid.first, bound.prefix_sec);
+            let start = if fluid.flow >= enough {
+                (prefix_bytes as f64).min(whole)
+            } else {
+                whole
+            };
+            bound.prefix_sec = reached(start, fluid.first, bound.prefix_sec);
             bound.chunk_sec = reached(whole, fluid.first, bound.chunk_sec);
             bound.done_sec = reached(total, fluid.all, bound.done_sec);
             while fluid.all >= whole * (chunk_times.len() as f64 + 1.0) {
@@ -97,6 +105,8 @@ struct Fluid<'a> {
     all: f64,
     /// The first chunk alone, from the nodes that have it.
     first: f64,
+    /// Bytes per second that these deliver now.
+    flow: f64,
 }
 
 impl<'a> Fluid<'a> {
@@ -107,15 +117,19 @@ impl<'a> Fluid<'a> {
             by_node: vec![0.0; scenario.nodes.len()],
             all: 0.0,
             first: 0.0,
+            flow: 0.0,
         }
     }
 
     fn step(&mut self) {
         self.time += STEP_SEC;
-        for (node, sum) in self.scenario.nodes.iter().zip(&mut self.by_node) {
-            *sum += usable(node, self.time) * STEP_SEC;
-        }
         let holders = self.scenario.parts.min(self.by_node.len());
+        self.flow = 0.0;
+        for (place, (node, sum)) in self.scenario.nodes.iter().zip(&mut self.by_node).enumerate() {
+            let rate = usable(node, self.time);
+            *sum += rate * STEP_SEC;
+            self.flow += if place < holders { rate } else { 0.0 };
+        }
         if self.scenario.needed == 1 {
             self.all = self.by_node.iter().sum();
             self.first = self.by_node.iter().take(holders).sum();

@@ -7,7 +7,9 @@
 //! reached.
 
 use serde::Serialize;
+use vstack_client::policy::PoolConfig;
 
+use super::CHUNK_MS;
 use super::scenario::Scenario;
 
 /// The steps in which it is summed up.
@@ -18,7 +20,7 @@ const HORIZON_S: f64 = 2_000.0;
 /// When so much can be there.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Bound {
-    /// What the pool starts playing from.
+    /// What the pool starts playing from, if enough flows for that; else it waits for the whole chunk.
     pub(super) prefix_s: f64,
     pub(super) first_chunk_s: f64,
     pub(super) whole_s: f64,
@@ -26,6 +28,7 @@ pub(super) struct Bound {
 
 impl Bound {
     pub(super) fn of(scenario: &Scenario, prefix_bytes: u64, chunk_bytes: u64, chunks: u32) -> Self {
+        let enough = PoolConfig::default().prefix_rate * chunk_bytes as f64 * 1e3 / CHUNK_MS as f64;
         let mut bound = Self {
             prefix_s: HORIZON_S,
             first_chunk_s: HORIZON_S,
@@ -42,7 +45,12 @@ impl Bound {
             time_s += STEP_S;
             let of_first: Vec<f64> = first_holders.iter().map(|line| sums[*line]).collect();
             let first = flowed(scenario, &of_first);
-            note(&mut bound.prefix_s, time_s, first >= prefix_bytes as f64);
+            let flow: f64 = first_holders
+                .iter()
+                .map(|line| bytes_per_s(scenario, *line, time_s))
+                .sum();
+            let start = if flow >= enough { prefix_bytes } else { chunk_bytes };
+            note(&mut bound.prefix_s, time_s, first >= start as f64);
             note(&mut bound.first_chunk_s, time_s, first >= chunk_bytes as f64);
             let is_whole = if scenario.is_coded() {
                 flowed(scenario, &sums) >= (chunk_bytes * u64::from(chunks)) as f64
@@ -164,6 +172,13 @@ mod tests {
             assert!(little.prefix_s < little.first_chunk_s, "{little:?}");
             assert!(little.first_chunk_s <= little.whole_s, "{little:?}");
         }
+    }
+
+    #[test]
+    fn where_hardly_more_flows_than_is_played_the_first_chunk_is_waited_for() {
+        let tight = bound("B10", 2);
+        assert_eq!(tight.prefix_s, tight.first_chunk_s);
+        check(tight.first_chunk_s, 8.04);
     }
 
     #[test]
