@@ -66,6 +66,9 @@ pub(crate) struct Options {
     /// Only cells whose name has this in it.
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
+    /// Keep the traces of sessions that stalled there, of the last cell.
+    #[arg(long, value_name = "DIR")]
+    traces: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -132,6 +135,9 @@ fn cells(options: &Options) -> Vec<Cell> {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     std::fs::create_dir_all(&options.work)?;
+    if let Some(traces) = &options.traces {
+        std::fs::create_dir_all(traces)?;
+    }
     let runtime = tokio::runtime::Runtime::new()?;
     let mut rows = Vec::new();
     for cell in cells(options) {
@@ -182,6 +188,7 @@ async fn play(options: &Options, cell: &Cell, policy: PolicyName) -> Result<Figu
         policy,
         sessions: cell.sessions,
         arrive_ms: u64::try_from(cell.arrive.as_millis())?,
+        traces: options.traces.clone(),
     };
     let cpu_before: f64 = nodes.iter().map(|node| node.usage().cpu_sec).sum();
     let child = start_sessions(&arguments)?;

@@ -1,12 +1,13 @@
 //! The process of a crowd's sessions: each arrives at its time, plays in real time, and reports.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
-use vstack_client::{ClientConfig, Cluster, HeadlessOptions, PolicyName, SessionReport, headless};
+use vstack_client::{ClientConfig, Cluster, HeadlessOptions, PolicyName, SessionReport, TraceSink, headless};
 use vstack_core::id::VideoId;
 
 use crate::load::percentile;
@@ -25,6 +26,8 @@ pub(crate) struct Arguments {
     pub(crate) sessions: u32,
     #[arg(long)]
     pub(crate) arrive_ms: u64,
+    #[arg(long)]
+    pub(crate) traces: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -36,8 +39,13 @@ impl Arguments {
             ("--sessions", self.sessions.to_string()),
             ("--arrive-ms", self.arrive_ms.to_string()),
         ];
+        let traces = self
+            .traces
+            .iter()
+            .map(|folder| ("--traces", folder.display().to_string()));
         pairs
             .into_iter()
+            .chain(traces)
             .flat_map(|(flag, value)| [flag.to_owned(), value])
             .collect()
     }
@@ -104,6 +112,7 @@ async fn play(arguments: &Arguments) -> (Vec<SessionReport>, f64) {
     for number in 0..arguments.sessions {
         let wait = arguments.arrive_ms * u64::from(number) / u64::from(arguments.sessions.max(1));
         let (catalogue, video, policy) = (arguments.catalogue.clone(), arguments.video, arguments.policy);
+        let traces = arguments.traces.clone();
         sessions.spawn(async move {
             tokio::time::sleep(Duration::from_millis(wait)).await;
             let config = ClientConfig {
@@ -111,7 +120,10 @@ async fn play(arguments: &Arguments) -> (Vec<SessionReport>, f64) {
                 ..ClientConfig::new(catalogue)
             };
             let cluster = Cluster::connect(config).await?;
-            headless::play(&cluster, video, HeadlessOptions::default()).await
+            match traces {
+                None => Ok(headless::play(&cluster, video, HeadlessOptions::default()).await?),
+                Some(folder) => traced(&cluster, video, &folder.join(format!("{number}.trace"))).await,
+            }
         });
     }
     let (mut reports, mut most_rss) = (Vec::new(), 0.0_f64);
@@ -126,6 +138,21 @@ async fn play(arguments: &Arguments) -> (Vec<SessionReport>, f64) {
             _ = look.tick() => most_rss = most_rss.max(own_usage().1),
         }
     }
+}
+
+/// Plays, and keeps the trace if playback stalled.
+async fn traced(cluster: &Cluster, video: VideoId, file: &Path) -> Result<SessionReport> {
+    let (sink, writing) = TraceSink::to(std::fs::File::create(file)?);
+    let session = cluster.open_traced(video, sink).await?;
+    // What did not come is in the report.
+    let _ = headless::play_session(&session, HeadlessOptions::default()).await;
+    let report = session.report();
+    drop(session);
+    tokio::task::spawn_blocking(|| writing.wait()).await??;
+    if report.stalls == 0 {
+        std::fs::remove_file(file)?;
+    }
+    Ok(report)
 }
 
 fn summed(sessions: u32, reports: &[SessionReport]) -> Figures {
