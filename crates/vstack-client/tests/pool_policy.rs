@@ -164,6 +164,36 @@ fn check_move(from: &Shape, to: &Shape, gone: &[u16]) {
 }
 
 #[test]
+fn nodes_that_are_busy_with_what_is_played_later_are_asked_for_what_is_played_first() {
+    let nodes = [0, 1, 2].map(NodeIndex);
+    let mut told = Told::new(&Shape::copies(2 * BLOCK_BYTES, nodes));
+    let of = |told: &Told, seq: u32| {
+        let starts = told.running.values().filter(|start| start.seq == seq);
+        starts.cloned().collect::<Vec<Start>>()
+    };
+    for start in of(&told, 0) {
+        told.now = told.now + Micros::from_ms(20);
+        told.deliver(&start);
+    }
+    told.tell(Fact::Finished { seq: 0, right: true });
+    told.tell(Fact::Starved(false));
+    let needed = of(&told, 1);
+    let node = needed.first().expect("the next chunk is asked for").node;
+    for start in needed.iter().filter(|start| start.node == node) {
+        told.tell(Fact::Failed {
+            attempt: start.attempt,
+            failure: Failure::Broken { received_bytes: 0 },
+        });
+    }
+    let elsewhere: BTreeSet<u32> = of(&told, 1)
+        .iter()
+        .filter(|start| start.node != node)
+        .flat_map(|start| blocks(start).first..blocks(start).end)
+        .collect();
+    assert_eq!(elsewhere, BTreeSet::from([0, 1]), "{:?}", told.running);
+}
+
+#[test]
 fn answers_that_bring_a_lot_do_not_put_off_the_look_at_those_that_bring_nothing() {
     let mut told = Told::new(&copies(&[0, 1, 2]));
     let starts: Vec<Start> = told.running.values().cloned().collect();

@@ -19,6 +19,7 @@
 mod board;
 mod facts;
 mod gate;
+mod hedge;
 mod lane;
 mod schedule;
 mod watch;
