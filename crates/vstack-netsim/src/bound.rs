@@ -105,7 +105,7 @@ struct Fluid<'a> {
     all: f64,
     /// The first chunk alone, from the nodes that have it.
     first: f64,
-    /// Bytes per second that these deliver now.
+    /// Bytes per second that all nodes deliver now.
     flow: f64,
 }
 
@@ -123,13 +123,13 @@ impl<'a> Fluid<'a> {
 
     fn step(&mut self) {
         self.time += STEP_SEC;
-        let holders = self.scenario.parts.min(self.by_node.len());
         self.flow = 0.0;
-        for (place, (node, sum)) in self.scenario.nodes.iter().zip(&mut self.by_node).enumerate() {
+        for (node, sum) in self.scenario.nodes.iter().zip(&mut self.by_node) {
             let rate = usable(node, self.time);
             *sum += rate * STEP_SEC;
-            self.flow += if place < holders { rate } else { 0.0 };
+            self.flow += rate;
         }
+        let holders = self.scenario.parts.min(self.by_node.len());
         if self.scenario.needed == 1 {
             self.all = self.by_node.iter().sum();
             self.first = self.by_node.iter().take(holders).sum();

@@ -66,7 +66,7 @@ pub(crate) struct Options {
     /// Only cells whose name has this in it.
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
-    /// Keep the traces of sessions that stalled there, of the last cell.
+    /// Keep the traces of sessions that stalled or ended early there, a folder a cell and policy.
     #[arg(long, value_name = "DIR")]
     traces: Option<PathBuf>,
 }
@@ -135,9 +135,6 @@ fn cells(options: &Options) -> Vec<Cell> {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     std::fs::create_dir_all(&options.work)?;
-    if let Some(traces) = &options.traces {
-        std::fs::create_dir_all(traces)?;
-    }
     let runtime = tokio::runtime::Runtime::new()?;
     let mut rows = Vec::new();
     for cell in cells(options) {
@@ -188,7 +185,7 @@ async fn play(options: &Options, cell: &Cell, policy: PolicyName) -> Result<Figu
         policy,
         sessions: cell.sessions,
         arrive_ms: u64::try_from(cell.arrive.as_millis())?,
-        traces: options.traces.clone(),
+        traces: traces_folder(options, cell, policy)?,
     };
     let cpu_before: f64 = nodes.iter().map(|node| node.usage().cpu_sec).sum();
     let child = start_sessions(&arguments)?;
@@ -207,6 +204,17 @@ async fn play(options: &Options, cell: &Cell, policy: PolicyName) -> Result<Figu
         Some(cpu_after - cpu_before)
     };
     Ok(figures)
+}
+
+/// Named in letters and digits alone.
+fn traces_folder(options: &Options, cell: &Cell, policy: PolicyName) -> Result<Option<PathBuf>> {
+    let Some(traces) = &options.traces else {
+        return Ok(None);
+    };
+    let name = format!("{} {policy}", cell.name);
+    let folder = traces.join(name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-"));
+    std::fs::create_dir_all(&folder)?;
+    Ok(Some(folder))
 }
 
 const fn cell_pause() -> Duration {

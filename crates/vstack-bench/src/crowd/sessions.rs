@@ -140,7 +140,7 @@ async fn play(arguments: &Arguments) -> (Vec<SessionReport>, f64) {
     }
 }
 
-/// Plays, and keeps the trace if playback stalled.
+/// Plays, and keeps the trace if playback stalled or ended early.
 async fn traced(cluster: &Cluster, video: VideoId, file: &Path) -> Result<SessionReport> {
     let (sink, writing) = TraceSink::to(std::fs::File::create(file)?);
     let session = cluster.open_traced(video, sink).await?;
@@ -149,7 +149,7 @@ async fn traced(cluster: &Cluster, video: VideoId, file: &Path) -> Result<Sessio
     let report = session.report();
     drop(session);
     tokio::task::spawn_blocking(|| writing.wait()).await??;
-    if report.stalls == 0 {
+    if report.stalls == 0 && report.complete {
         std::fs::remove_file(file)?;
     }
     Ok(report)

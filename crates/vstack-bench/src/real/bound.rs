@@ -45,9 +45,8 @@ impl Bound {
             time_s += STEP_S;
             let of_first: Vec<f64> = first_holders.iter().map(|line| sums[*line]).collect();
             let first = flowed(scenario, &of_first);
-            let flow: f64 = first_holders
-                .iter()
-                .map(|line| bytes_per_s(scenario, *line, time_s))
+            let flow: f64 = (0..sums.len())
+                .map(|line| bytes_per_s(scenario, line, time_s))
                 .sum();
             let start = if flow >= enough { prefix_bytes } else { chunk_bytes };
             note(&mut bound.prefix_s, time_s, first >= start as f64);

@@ -80,7 +80,7 @@ impl PlainNode {
         // Interface names have at most 15 bytes.
         let tag = format!("{}{number}", std::process::id() % 100_000);
         let (outer, inner) = (format!("vso{tag}"), format!("vsi{tag}"));
-        let network = format!("10.77.{number}");
+        let network = format!("10.{}.{}", 77 + number / 250, number % 250 + 1);
         let mut node = Self {
             namespace: format!("vsn{tag}"),
             outer,

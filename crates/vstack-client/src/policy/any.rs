@@ -98,6 +98,15 @@ impl Policy {
         }
     }
 
+    /// So far ahead of the playhead the policy fetches by itself.
+    #[must_use]
+    pub fn ahead(&self) -> Micros {
+        match self {
+            Self::Seed(seed) => seed.ahead(),
+            Self::Pool(pool) => pool.ahead(),
+        }
+    }
+
     #[must_use]
     pub const fn position(&self) -> Micros {
         match self {

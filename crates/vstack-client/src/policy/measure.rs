@@ -37,8 +37,9 @@ pub fn backoff(count: u32, max: Micros) -> Micros {
     Micros(BACKOFF_FIRST.0 << doublings).min(max)
 }
 
-/// An answer that takes so long is that of a node that hung.
+/// An answer that takes so long, and so many times as long as usual, is that of a node that hung.
 const HUNG_FOR: Micros = Micros::from_ms(700);
+const UNUSUAL_FACTOR: f64 = 4.0;
 
 /// How long a transfer rate remembered from an earlier session keeps half its weight (R5 of the pool).
 const PRIOR_HALF_LIFE_SEC: f64 = 600.0;
@@ -94,10 +95,15 @@ pub struct NodeRecord {
 
 impl NodeRecord {
     pub fn ping_answered(&mut self, now: Micros, latency: Micros) {
-        push(&mut self.latencies_ms, LATENCY_WINDOW, latency.0 as f64 / 1_000.0);
-        push(&mut self.successes, SUCCESS_WINDOW, true);
+        let latency_ms = latency.0 as f64 / 1_000.0;
+        let is_usual = self
+            .latency_ms()
+            .is_none_or(|mean| latency_ms < UNUSUAL_FACTOR * mean);
         // A ping that waited so long found a node that hung, and no longer does.
-        if std::mem::take(&mut self.unanswered) || latency >= HUNG_FOR {
+        let hung = latency >= HUNG_FOR && !is_usual;
+        push(&mut self.latencies_ms, LATENCY_WINDOW, latency_ms);
+        push(&mut self.successes, SUCCESS_WINDOW, true);
+        if std::mem::take(&mut self.unanswered) || hung {
             self.back_at = Some(now);
         }
         self.last_updated = Some(now);
@@ -348,6 +354,8 @@ mod tests {
         assert_eq!(record.back_at(), Some(at(12_000)));
         record.ping_answered(at(22_000), at(4_000));
         assert_eq!(record.back_at(), Some(at(22_000)));
+        record.ping_answered(at(25_000), at(2_000));
+        assert_eq!(record.back_at(), Some(at(22_000)), "that is how it answers now");
     }
 
     #[test]

@@ -234,6 +234,12 @@ impl Seed {
             .is_none_or(|last| self.held_until() >= last.spec.end)
     }
 
+    /// The end of the window, in time ahead of the playhead.
+    #[must_use]
+    pub const fn ahead(&self) -> Micros {
+        self.config.target
+    }
+
     #[must_use]
     pub const fn position(&self) -> Micros {
         self.position
@@ -263,7 +269,7 @@ impl Seed {
     /// The chunks that playback needs next: from the playhead to the target, at most `max_chunks`.
     fn window(&self) -> std::ops::Range<usize> {
         let first = self.first();
-        let limit = self.position + self.config.target;
+        let limit = self.position + self.ahead();
         let end = self.chunks.partition_point(|chunk| chunk.spec.start < limit);
         first..end.clamp(first, first.saturating_add(self.config.max_chunks))
     }

@@ -59,6 +59,11 @@ impl Scheduler {
         self.policy.has_begun()
     }
 
+    /// So far ahead of the playhead the policy fetches by itself.
+    pub(super) fn ahead(&self) -> Micros {
+        self.policy.ahead()
+    }
+
     pub(super) const fn position(&self) -> Micros {
         self.policy.position()
     }

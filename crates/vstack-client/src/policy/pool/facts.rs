@@ -22,8 +22,14 @@ const FAILURE_STEPS: u32 = 1;
 /// The speed of playback is taken over this time; what is below this many times real time is real time.
 const SPEED_OVER: Micros = Micros::from_ms(1_000);
 const SPEED_STEPS: f64 = 1.25;
-/// Faster than anybody watches: who takes chunks as fast as they come has no speed.
+/// The window grows no further than for this.
 const SPEED_MAX: f64 = 16.0;
+/// Players offer twice real time, some four times. Who is faster than this in so many measurements, one after another,
+/// only fetches, until the speed is real time again or playback waits.
+const WATCHED_SPEED_MAX: f64 = 6.0;
+pub(super) const RUSHES_OF_BULK: u32 = 2;
+/// A position so far back is another place, although nobody said that the viewer jumped.
+const STEP_BACK: Micros = Micros::from_ms(1_000);
 
 impl Pool {
     /// Whether there may be something to decide.
@@ -60,6 +66,7 @@ impl Pool {
             Fact::Starved(starved) => {
                 if std::mem::replace(&mut self.starved, starved) != starved {
                     self.moved_from = None;
+                    self.rushes = 0;
                 }
             }
             Fact::Wanted { seq } => {
@@ -86,7 +93,11 @@ impl Pool {
 
     /// Times are judged by when the playhead will be there, which is sooner when a video is played faster.
     fn moved(&mut self, now: Micros, position: Micros) {
+        let jumped = position + STEP_BACK < self.position || position > self.position + self.ahead();
         self.position = position;
+        if jumped {
+            self.elsewhere();
+        }
         if self.starved {
             return;
         }
@@ -100,19 +111,36 @@ impl Pool {
             } else {
                 1.0
             };
+            self.rushes = if ratio > WATCHED_SPEED_MAX {
+                self.rushes.saturating_add(1)
+            } else if ratio > SPEED_STEPS && self.is_bulk() {
+                self.rushes
+            } else {
+                0
+            };
             self.moved_from = Some((now, position));
         }
-        self.reach_on();
+        self.extend_reach();
     }
 
-    /// As much lies in the window as is played in its time, and no more than may be kept. What is in it stays: a pause
-    /// takes nothing back.
-    fn reach_on(&mut self) {
+    /// The window begins anew at the playhead.
+    fn elsewhere(&mut self) {
+        self.reach = self.position;
+        self.moved_from = None;
+        self.rushes = 0;
+        self.extend_reach();
+    }
+
+    /// As much lies in the window as is played in its time, and beyond the ordinary one no more than may be kept. What is in
+    /// it stays: a pause takes nothing back.
+    fn extend_reach(&mut self) {
         let most = super::seconds(self.config.target.0 as f64 / 1e6 * self.speed);
-        let limit = self.position + most;
+        let (ordinary, limit) = (self.position + self.config.target, self.position + most);
         let mut bytes = 0;
         let ahead = self.chunks[self.first()..].iter().take_while(|chunk| {
-            bytes += chunk.spec.shape.chunk_bytes;
+            if chunk.spec.start >= ordinary {
+                bytes += chunk.spec.shape.chunk_bytes;
+            }
             chunk.spec.start < limit && bytes <= self.config.keep_bytes
         });
         let end = ahead.last().map_or(self.position, |chunk| chunk.spec.end);
@@ -127,8 +155,7 @@ impl Pool {
 
     fn seek(&mut self, position: Micros) {
         self.position = position;
-        self.reach = position;
-        self.moved_from = None;
+        self.elsewhere();
         self.filling = true;
         self.ready = None;
     }
@@ -176,16 +203,15 @@ impl Pool {
         chunk.rounds = 0;
         chunk.tried.clear();
         let Some(board) = chunk.board_mut() else { return };
-        let mut news = false;
         for block in blocks
             .blocks()
             .filter(|block| flight.range.blocks().contains(block))
         {
-            news |= board.verified(flight.slot, block);
+            board.verified(flight.slot, block);
         }
         if board.is_complete() {
             self.complete(flight.seq, actions);
-        } else if news {
+        } else {
             self.cancel_overtaken(flight.seq, actions);
         }
     }
@@ -561,11 +587,36 @@ mod tests {
     }
 
     #[test]
+    fn a_playhead_that_is_elsewhere_has_a_window_of_its_own() {
+        for (from_ms, to_ms) in [(60_000, 0), (0, 60_000)] {
+            let mut playing = playing();
+            playing.position = Micros::from_ms(from_ms);
+            playing.tell(Fact::Seek(playing.position));
+            assert_eq!(playing.go_on(2.0), 16);
+            playing.position = Micros::from_ms(to_ms);
+            playing.tell(Fact::Position(playing.position));
+            assert!(playing.ahead() <= 16, "{}", playing.ahead());
+        }
+    }
+
+    #[test]
     fn who_only_fetches_keeps_as_much_as_allowed_hurries_nobody_and_does_not_panic() {
         let mut playing = playing();
         assert!(playing.pool.panics(), "nothing is there");
-        assert_eq!(playing.go_on(15.0), 20);
+        assert_eq!(playing.go_on(4.0), 28, "8 s, and 20 chunks that may be kept");
+        assert!(
+            playing.pool.panics(),
+            "somebody may watch at four times the speed"
+        );
+        playing.go_on(10.0);
+        playing.go_on(10.0);
         assert!(!playing.pool.panics());
+        playing.go_on(2.0);
+        assert!(!playing.pool.panics(), "nodes that are busy make nobody a viewer");
+        let bulk = playing.pool.clone();
+        playing.tell(Fact::Starved(true));
+        assert!(playing.pool.panics());
+        playing.pool = bulk;
         let attempt = playing.pool.attempts_at(|_| true)[0];
         playing.slack = None;
         playing.tell(Fact::Failed {

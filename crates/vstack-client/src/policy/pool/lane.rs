@@ -40,6 +40,9 @@ pub(super) struct Lane {
     pub(super) failures: u32,
     pub(super) rest_until: Micros,
     pub(super) failed_at: Micros,
+    /// The last time the node was back that this lane knows of; and whether its rest ends with the next.
+    back_at: Option<Micros>,
+    rests_until_back: bool,
     pub(super) last_byte_at: Micros,
     /// When the last range ended, well or not.
     pub(super) last_end_at: Micros,
@@ -67,6 +70,8 @@ impl Lane {
             failures: 0,
             rest_until: Micros(0),
             failed_at: Micros(0),
+            back_at: record.and_then(NodeRecord::back_at),
+            rests_until_back: false,
             last_byte_at: Micros(0),
             last_end_at: Micros(0),
             fast: 0.0,
@@ -101,10 +106,14 @@ impl Lane {
             self.cold = (COLD_BYTES_PER_ROUND_TRIP / round_trip).min(COLD_MAX_BYTES_PER_SEC);
         }
         self.ping_sec = ping_sec.or(self.ping_sec);
-        // Its rest ends, but not what is thought of it: the first range is one block.
         let back_at = record.and_then(NodeRecord::back_at);
-        if back_at.is_some_and(|at| at > self.failed_at) {
-            self.rest_until = self.failed_at;
+        if back_at != self.back_at {
+            self.back_at = back_at;
+            // The rest ends, but not what is thought of the node: the first range is one block. Who sent wrong bytes is not
+            // better for answering.
+            if self.rests_until_back && back_at.is_some_and(|at| at > self.failed_at) {
+                self.rest_until = self.failed_at;
+            }
         }
     }
 
@@ -226,6 +235,7 @@ impl Lane {
         // Ranges that were under way together fail together.
         if self.rest_until <= now {
             self.failures = (self.failures + steps).min(16);
+            self.rests_until_back = steps == 1;
             self.rest_until = now + Micros(REST_UNIT.0 << self.failures.min(6)).min(REST_MAX);
         }
     }
@@ -322,17 +332,23 @@ mod tests {
         let mut lane = fed(&[]);
         let mut record = NodeRecord::default();
         record.ping_answered(at(900), at(10));
-        lane.failed(at(1_000), 3);
+        lane.failed(at(1_000), 1);
         lane.learn(Some(&record));
-        assert_eq!(lane.rest_until, at(5_000));
-        record.ping_unanswered(at(2_000));
-        record.ping_answered(at(3_000), at(10));
+        assert_eq!(lane.rest_until, at(2_000));
+        record.ping_unanswered(at(1_200));
+        record.ping_answered(at(1_500), at(10));
         lane.learn(Some(&record));
-        assert!(lane.rest_until < at(3_000));
-        assert_eq!((lane.failures, lane.ramp), (3, 1), "it is tried with care");
-        lane.failed(at(3_500), 1);
+        assert!(lane.rest_until < at(1_500));
+        assert_eq!((lane.failures, lane.ramp), (1, 1), "it is tried with care");
+        lane.failed(at(1_600), 1);
         lane.learn(Some(&record));
-        assert_eq!(lane.rest_until, at(11_500));
+        assert_eq!(lane.rest_until, at(3_600));
+        // Wrong bytes are another matter.
+        lane.failed(at(4_000), 3);
+        record.ping_unanswered(at(4_100));
+        record.ping_answered(at(4_200), at(10));
+        lane.learn(Some(&record));
+        assert_eq!(lane.rest_until, at(20_000));
     }
 
     #[test]

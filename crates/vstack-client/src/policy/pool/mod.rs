@@ -75,12 +75,10 @@ pub struct PoolConfig {
     pub prefix_rate: f64,
     /// Playback may go on into a chunk that is not whole when it begins in less than this time.
     pub prefix_ahead: Micros,
-    /// Chunks, whole or not, that may be kept outside the window, and ahead of it for who plays faster than real time.
+    /// Chunks, whole or not, that may be kept outside the window; and how far the window may reach beyond `target` for who
+    /// plays faster than real time.
     pub keep_bytes: u64,
 }
-
-/// Players offer twice real time, some four times.
-const WATCHED_SPEED_MAX: f64 = 4.0;
 
 impl Default for PoolConfig {
     fn default() -> Self {
@@ -204,6 +202,8 @@ pub struct Pool {
     position: Micros,
     /// How fast the playhead moves, in times real time; never below 1.
     speed: f64,
+    /// Measurements in a row of a speed that nobody watches.
+    rushes: u32,
     /// The window ends here: it follows the playhead, and is wider when a video is played faster.
     reach: Micros,
     /// The playhead was there then, and has moved evenly since.
@@ -223,7 +223,7 @@ pub struct Pool {
     /// Bytes that pacing allows, as of a time.
     credit: f64,
     credit_at: Micros,
-    /// At all lanes.
+    /// The last tick, at which all lanes were looked at.
     looked_at: Micros,
     wake_at: Option<Micros>,
 }
@@ -248,6 +248,7 @@ impl Pool {
             flights: BTreeMap::new(),
             position: Micros(0),
             speed: 1.0,
+            rushes: 0,
             reach: Micros(0),
             moved_from: None,
             starved: true,
@@ -453,19 +454,25 @@ impl Pool {
 
     fn window(&self) -> std::ops::Range<usize> {
         let first = self.first();
-        let limit = self.reach.max(self.position + self.config.target);
+        let limit = self.position + self.ahead();
         let end = self.chunks.partition_point(|chunk| chunk.spec.start < limit);
         first..end.max(first)
     }
 
-    /// Playback waits, or soon will. Who takes everything as it comes always would.
+    /// Playback waits, or soon will. Who takes everything as it comes would always count as about to wait.
     fn panics(&self) -> bool {
         self.starved || !self.is_bulk() && self.reserve() < self.config.panic
     }
 
-    /// Nobody watches that fast.
-    fn is_bulk(&self) -> bool {
-        self.speed > WATCHED_SPEED_MAX
+    /// Everything is taken as it comes: nobody watches that fast.
+    const fn is_bulk(&self) -> bool {
+        self.rushes >= facts::RUSHES_OF_BULK
+    }
+
+    /// The end of the window, in time ahead of the playhead.
+    #[must_use]
+    pub fn ahead(&self) -> Micros {
+        self.config.target.max(self.reach - self.position)
     }
 
     fn is_wanted(&self, index: usize) -> bool {
@@ -558,10 +565,13 @@ impl Pool {
 
     fn turn_refill(&mut self, actions: &mut Vec<Action>) {
         let level = self.level();
+        let wide = self.ahead();
         let mark = if self.filling {
-            self.config.target.max(self.reach - self.position)
+            wide
         } else {
-            self.config.low_water
+            // The same part of a wider window.
+            let part = self.config.low_water.0 as f64 / self.config.target.0.max(1) as f64;
+            seconds(part * wide.0 as f64 / 1e6)
         };
         let on = level < mark && !self.reaches_end();
         if on != self.filling {

@@ -34,7 +34,7 @@ pub(super) struct Choice {
 enum Room {
     Nothing,
     /// It is busy with what is played later, and playback is short of what is played first.
-    First,
+    UrgentOnly,
     Anything,
 }
 
@@ -105,7 +105,7 @@ impl Pool {
         let urgent = *unfinished.first()?;
         match self.room(now, lane, urgent) {
             Room::Nothing => return None,
-            Room::First => return self.next_run(now, lane, &[urgent]),
+            Room::UrgentOnly => return self.next_run(now, lane, &[urgent]),
             Room::Anything => {}
         }
         let panics = self.panics();
@@ -155,8 +155,8 @@ impl Pool {
             Room::Nothing
         } else if lane.flights.len() < depth {
             self.room_among_lanes(lane, urgent)
-        } else if self.panics() && self.serves_later_alone(lane, urgent) {
-            Room::First
+        } else if self.panics() && self.serves_only_later(lane, urgent) {
+            Room::UrgentOnly
         } else {
             Room::Nothing
         }
@@ -164,7 +164,7 @@ impl Pool {
 
     /// Nodes put off what is not urgent, and at what is left of their line a range for later looks like a long queue, in
     /// which nobody would ask for what is. It is none: the urgent one is served beside it, and before.
-    fn serves_later_alone(&self, lane: &Lane, urgent: usize) -> bool {
+    fn serves_only_later(&self, lane: &Lane, urgent: usize) -> bool {
         let mut flights = lane.flights.iter().filter_map(|id| self.flights.get(id));
         lane.failures == 0
             && lane.flights.len() <= self.config.depth

@@ -26,8 +26,6 @@ use crate::source::{Source, sources};
 /// filling before that is played.
 const NEXT_MS: u64 = 10_000;
 const NEXT_CHUNKS: usize = 3;
-/// What lies on the shelf goes into the buffer when it is played within this time: a session's own window.
-const WINDOW: Micros = Micros::from_ms(30_000);
 
 #[derive(Debug)]
 struct Fetching {
@@ -89,7 +87,8 @@ impl Driver {
             let seq = state.chunk_at(position);
             let here = self.scheduler.position();
             // What lies in the window comes anyway.
-            let near = state.chunks_between(here, here + WINDOW).contains(&seq);
+            let near = state.chunks_between(here, here + self.scheduler.ahead());
+            let near = near.contains(&seq);
             (!near && !state.holds(seq)).then_some(seq)
         });
         let source = far.and_then(|seq| self.sources.get(seq as usize).cloned());
@@ -266,7 +265,7 @@ impl Driver {
     pub(super) fn supply(&mut self, position: Micros) {
         let soon: Vec<u32> = {
             let state = self.shared.lock();
-            let between = state.chunks_between(position, position + WINDOW);
+            let between = state.chunks_between(position, position + self.scheduler.ahead());
             between.filter(|seq| !state.holds(*seq)).collect()
         };
         let on_shelf: Vec<u32> = {
