@@ -23,6 +23,7 @@ mod hedge;
 mod lane;
 mod schedule;
 mod watch;
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -452,29 +453,6 @@ impl Pool {
             .partition_point(|chunk| chunk.spec.end <= self.position)
     }
 
-    fn window(&self) -> std::ops::Range<usize> {
-        let first = self.first();
-        let limit = self.position + self.ahead();
-        let end = self.chunks.partition_point(|chunk| chunk.spec.start < limit);
-        first..end.max(first)
-    }
-
-    /// Playback waits, or soon will. Who takes everything as it comes would always count as about to wait.
-    fn panics(&self) -> bool {
-        self.starved || !self.is_bulk() && self.reserve() < self.config.panic
-    }
-
-    /// Everything is taken as it comes: nobody watches that fast.
-    const fn is_bulk(&self) -> bool {
-        self.rushes >= facts::RUSHES_OF_BULK
-    }
-
-    /// The end of the window, in time ahead of the playhead.
-    #[must_use]
-    pub fn ahead(&self) -> Micros {
-        self.config.target.max(self.reach - self.position)
-    }
-
     fn is_wanted(&self, index: usize) -> bool {
         u32::try_from(index).is_ok_and(|seq| self.wanted.contains(&seq))
     }
@@ -509,43 +487,6 @@ impl Pool {
         found.map(|(attempt, _)| *attempt).collect()
     }
 
-    /// Cancels what is neither in the window nor waited for; what it has brought stays.
-    fn cancel_outside_window(&mut self, actions: &mut Vec<Action>) {
-        let window = self.window();
-        let outside = self.attempts_at(|flight| {
-            !window.contains(&(flight.seq as usize)) && !self.wanted.contains(&flight.seq)
-        });
-        for attempt in outside {
-            self.cancel(attempt, CancelReason::OutsideWindow, actions);
-        }
-    }
-
-    /// Outside the window, what lies farthest from the playhead goes first.
-    fn drop_surplus(&mut self, actions: &mut Vec<Action>) {
-        let window = self.window();
-        let first = window.start;
-        let outside = |index: &usize| !window.contains(index) && !self.is_wanted(*index);
-        let mut kept: Vec<(usize, u64)> = (0..self.chunks.len())
-            .filter(outside)
-            .map(|index| (index, self.chunks[index].stored_bytes()))
-            .filter(|(_, bytes)| *bytes > 0)
-            .collect();
-        let mut total: u64 = kept.iter().map(|(_, bytes)| bytes).sum();
-        kept.sort_by_key(|(index, _)| std::cmp::Reverse(index.abs_diff(first)));
-        for (index, bytes) in kept {
-            if total <= self.config.keep_bytes {
-                return;
-            }
-            total -= bytes;
-            let why = if index < first {
-                DropReason::Played
-            } else {
-                DropReason::TooMany
-            };
-            self.release(index, why, actions);
-        }
-    }
-
     /// A finishing chunk is left alone: its answer is under way.
     fn release(&mut self, index: usize, why: DropReason, actions: &mut Vec<Action>) {
         let (Some(chunk), Ok(seq)) = (self.chunks.get_mut(index), u32::try_from(index)) else {
@@ -560,23 +501,6 @@ impl Pool {
                 actions.extend(stored.then_some(Action::Drop { seq, why }));
             }
             State::Held => actions.push(Action::Drop { seq, why }),
-        }
-    }
-
-    fn turn_refill(&mut self, actions: &mut Vec<Action>) {
-        let level = self.level();
-        let wide = self.ahead();
-        let mark = if self.filling {
-            wide
-        } else {
-            // The same part of a wider window.
-            let part = self.config.low_water.0 as f64 / self.config.target.0.max(1) as f64;
-            seconds(part * wide.0 as f64 / 1e6)
-        };
-        let on = level < mark && !self.reaches_end();
-        if on != self.filling {
-            self.filling = on;
-            actions.push(Action::Refill { on, level });
         }
     }
 
