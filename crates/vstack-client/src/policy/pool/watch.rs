@@ -15,6 +15,8 @@ const OWN_SLEEP: Micros = Micros::from_ms(250);
 /// A range is overdue (R7) after this many times its plan, and this much more; while urgent, and else.
 const OVERDUE_URGENT: (f64, f64) = (2.0, 0.15);
 const OVERDUE: (f64, f64) = (3.0, 0.5);
+/// An overdue range that has brought nothing for this long hangs: its node is silent, not slow.
+const HANGS_AFTER: Micros = Micros::from_ms(200);
 /// Nothing is taken back that will be here within this time.
 const OVERDUE_REST_SEC: f64 = 1.0;
 /// How often to look while requests are under way; and while something may be hedged.
@@ -70,7 +72,14 @@ impl Pool {
                 (false, false) => SILENCE_MS,
             };
             if !self.end_silence(now, index, Micros::from_ms(floor_ms), records, actions) {
-                self.take_back_overdue(now, index, comfort, actions);
+                let is_overdue = self.is_overdue(now, index, comfort);
+                let hangs = comfort && !together && self.quiet(now, index) >= HANGS_AFTER;
+                if is_overdue && hangs {
+                    // Taken back as overdue it would be left without a word of why.
+                    self.end_silence(now, index, Micros::from_ms(SILENCE_MS), records, actions);
+                } else if is_overdue {
+                    self.take_back(now, index, actions);
+                }
             }
         }
     }
@@ -117,24 +126,26 @@ impl Pool {
         true
     }
 
-    /// R7: the rest of a range that is far behind its plan goes to others. No failure.
-    fn take_back_overdue(&mut self, now: Micros, index: usize, comfort: bool, actions: &mut Vec<Action>) {
+    /// R7: a range is far behind its plan, and others could bring it.
+    fn is_overdue(&self, now: Micros, index: usize, comfort: bool) -> bool {
         let lane = &self.lanes[index];
         let Some(head) = lane.flights.first().and_then(|attempt| self.flights.get(attempt)) else {
-            return;
+            return false;
         };
         let Some(first_at) = head.first_at.filter(|_| lane.is_measured()) else {
-            return;
+            return false;
         };
         let elapsed = (now - first_at.max(lane.last_end_at)).0 as f64 / 1e6;
         let (factor, more) = if comfort { OVERDUE } else { OVERDUE_URGENT };
         let live = lane.pessimistic_rate().max(1_000.0);
-        if elapsed <= factor * (head.plan.0 as f64 / 1e6) + more
-            || self.outstanding(index) / live <= OVERDUE_REST_SEC
-            || !self.others_could(now, index, head.seq)
-        {
-            return;
-        }
+        elapsed > factor * (head.plan.0 as f64 / 1e6) + more
+            && self.outstanding(index) / live > OVERDUE_REST_SEC
+            && self.others_could(now, index, head.seq)
+    }
+
+    /// The rest of what a lane is asked for goes to others. No failure.
+    fn take_back(&mut self, now: Micros, index: usize, actions: &mut Vec<Action>) {
+        let live = self.lanes[index].pessimistic_rate().max(1_000.0);
         self.lanes[index].overdue(now, live);
         for attempt in self.lanes[index].flights.clone() {
             self.cancel(attempt, CancelReason::Overdue, actions);
