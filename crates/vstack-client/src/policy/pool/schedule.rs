@@ -29,7 +29,7 @@ pub(super) struct Choice {
     pub(super) hedges: Option<AttemptId>,
 }
 
-/// What a lane may be asked for now.
+/// What may be asked of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Room {
     Nothing,
