@@ -85,7 +85,7 @@ pub struct NodeRecord {
     backed_off_until: Micros,
     failed_at: Micros,
     unanswered: bool,
-    /// The first answer to a ping after one without.
+    /// The last answer to a ping that came after none, or after the node had hung.
     #[serde(default)]
     back_at: Option<Micros>,
     last_updated: Option<Micros>,

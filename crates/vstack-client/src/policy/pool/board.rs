@@ -174,19 +174,17 @@ impl Board {
         self.open_from = self.open_from.min(range.first);
     }
 
-    /// A block is verified. Whether this made it done.
-    pub(super) fn verified(&mut self, slot: u16, block: usize) -> bool {
+    /// A block is verified.
+    pub(super) fn verified(&mut self, slot: u16, block: usize) {
         let was_done = self.is_done(block);
         self.asked[block] &= !slot;
         self.got[block] |= slot;
-        let is_news = !was_done && self.is_done(block);
-        if is_news {
+        if !was_done && self.is_done(block) {
             self.missing -= 1;
             while self.is_done(self.prefix as usize) {
                 self.prefix += 1;
             }
         }
-        is_news
     }
 
     pub(super) fn blame(&mut self, node: NodeIndex, slot: u16, block: u32) {
@@ -299,7 +297,10 @@ mod tests {
         }
         assert_eq!(board.open_run(node(3), 8, 9, 0), None, "three are asked");
         assert_eq!(board.second_run(node(3), 8, range(0, 1)), Some(range(0, 1)));
-        assert!(!board.verified(1, 0) && !board.verified(2, 0) && board.verified(8, 0));
+        for (slot, is_done) in [(1, false), (2, false), (8, true)] {
+            board.verified(slot, 0);
+            assert_eq!(board.is_done(0), is_done);
+        }
         assert!(board.is_complete());
     }
 

@@ -1,4 +1,4 @@
-//! The window: how far ahead of the playhead is fetched, and what lies outside it (R12).
+//! The window: how far ahead of the playhead is fetched, and what becomes of what lies outside it.
 //!
 //! It is as long as it takes to play, so it is wider for who plays faster; who takes everything as it comes is nobody who
 //! watches.
